@@ -1,0 +1,5 @@
+from first_task.tasks import greet
+
+
+def greet_later():
+    return greet.delay("Ada")

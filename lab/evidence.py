@@ -1,0 +1,106 @@
+"""The evidence: the record of the runs that prove the claims, in `build/evidence.json`."""
+
+import datetime as dt
+import fcntl
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import coverage
+
+from lab.paths import EVIDENCE, EXAMPLES, ROOT
+from lab.run import Run
+
+FORMAT = 1
+
+
+@dataclass
+class Claim:
+    """One claim's record. Seconds are wall time; `events` and `data` are what figures are drawn from."""
+
+    test: str
+    claim: str
+    line: int
+    outcome: str
+    seconds: float
+    waiting: float
+    events: list[dict[str, Any]]
+    data: dict[str, Any]
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hex."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def load() -> dict[str, Any]:
+    """Return the evidence on disk; an empty record where there is none."""
+    if EVIDENCE.exists():
+        found: dict[str, Any] = json.loads(EVIDENCE.read_text())
+        if found.get("format") == FORMAT:
+            return found
+    return {"format": FORMAT, "chapters": {}}
+
+
+def record(run: Run, claims: dict[str, list[Claim]]) -> dict[str, Any]:
+    """Write the evidence of the chapters in `claims`, leaving the other chapters' as it is, and return it all."""
+    lines = _lines(run.folder / "lines")
+    now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+    fresh = {
+        chapter: {
+            "recorded": now,
+            "versions": run.versions(),
+            "seconds": round(sum(claim.seconds for claim in those), 2),
+            "waiting": round(sum(claim.waiting for claim in those), 2),
+            "files": _files(chapter, lines),
+            "claims": [asdict(claim) for claim in those],
+        }
+        for chapter, those in claims.items()
+    }
+    EVIDENCE.parent.mkdir(exist_ok=True)
+    with (EVIDENCE.parent / "evidence.lock").open("w") as lock:
+        # Two runs may end at the same time.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        whole = load()
+        whole["chapters"] |= fresh
+        scratch = EVIDENCE.with_suffix(f".{os.getpid()}")
+        scratch.write_text(json.dumps(whole, indent=1, sort_keys=True) + "\n")
+        scratch.replace(EVIDENCE)
+    return whole
+
+
+def _lines(folder: Path) -> coverage.CoverageData:
+    cov = coverage.Coverage(data_file=str(folder / "all"), config_file=False, messages=False)
+    running = coverage.Coverage.current()
+    if running:
+        running.stop()
+        running.save()
+    cov.combine([str(folder)], keep=True)
+    return cov.get_data()
+
+
+def _files(chapter: str, lines: coverage.CoverageData) -> dict[str, Any]:
+    reader = coverage.Coverage(data_file=None, config_file=False)
+    found = {}
+    for path in sorted((EXAMPLES / chapter).rglob("*")):
+        if not path.is_file() or "__pycache__" in path.parts:
+            continue
+        entry: dict[str, Any] = {"sha256": sha256(path)}
+        if path.suffix == ".py" and not path.name.startswith("test_"):
+            executed: dict[str, list[int]] = {}
+            for line, roles in sorted(lines.contexts_by_lineno(str(path)).items()):
+                for role in roles:
+                    executed.setdefault(role, []).append(line)
+            entry["executed"] = executed
+            entry["statements"] = list(reader.analysis2(str(path))[1])
+        found[path.relative_to(ROOT).as_posix()] = entry
+    return found
+
+
+def missing_lines(entry: dict[str, Any]) -> list[int]:
+    """Return the statements of a file's evidence that no process executed."""
+    done = {line for lines in entry.get("executed", {}).values() for line in lines}
+    return [line for line in entry.get("statements", []) if line not in done]

@@ -1,0 +1,125 @@
+"""The guard: a small process that outlives the run and leaves nothing behind.
+
+A run that is killed with -9 can't clean up after itself. The guard is started first, in a session of its own, with
+nothing but the standard library. It watches the run; when the run is gone, or says that it is done, the guard ends
+every process the run has registered, removes the run's folder and, on a broker that is not ours, the run's keys.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+_POLL = 0.3
+_GRACE = 3.0
+
+
+class Guard:
+    """The run's side: start the guard, register processes, say that the run is done."""
+
+    def __init__(self, folder: Path) -> None:
+        """Start a guard over `folder`, which it removes in the end."""
+        self.folder = folder
+        (folder / "processes").touch()
+        # The parent is watched too where one is named: nox killed with -9 must not leave the run behind.
+        parent = os.environ.get("LAB_PARENT", "0")
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, str(folder), str(os.getpid()), parent],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+            cwd="/",
+        )
+
+    def register(self, pid: int) -> None:
+        """Hand process group `pid` to the guard."""
+        with (self.folder / "processes").open("a") as registry:
+            registry.write(f"{pid} {_started(pid)}\n")
+
+    def borrow(self, url: str) -> None:
+        """Hand the keys of the database at `url` to the guard."""
+        path = self.folder / "borrowed"
+        path.touch(mode=0o600)
+        path.write_text(url)
+
+    def finish(self) -> None:
+        """Let the guard end what is left and wait until it has."""
+        assert self._process.stdin
+        with contextlib.suppress(OSError):
+            self._process.stdin.write(b"done")
+            self._process.stdin.close()
+        self._process.wait()
+
+
+def _started(pid: int) -> str:
+    """Return a mark that tells process `pid` from a later one with the same number; empty if it is gone."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    listed = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return listed.stdout.strip().replace(" ", "_")
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return True
+
+
+def _end(folder: Path) -> None:
+    groups = []
+    for line in (folder / "processes").read_text().splitlines():
+        pid, _, mark = line.partition(" ")
+        if mark and mark == _started(int(pid)):
+            groups.append(int(pid))
+        # A group outlives its leader where children were left behind.
+        elif not _started(int(pid)):
+            groups.append(int(pid))
+    for sig, patience in ((signal.SIGTERM, _GRACE), (signal.SIGKILL, _GRACE)):
+        for group in groups:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(group, sig)
+        until = time.monotonic() + patience
+        while groups and time.monotonic() < until:
+            groups = [group for group in groups if _group_alive(group)]
+            time.sleep(0.05)
+
+
+def _group_alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def _main(folder: Path, run: int, parent: int) -> None:
+    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
+    run_mark, parent_mark = _started(run), _started(parent) if parent else ""
+    while True:
+        readable, _, _ = select.select([sys.stdin], [], [], _POLL)
+        if readable or not _alive(run) or _started(run) != run_mark:
+            break
+        if parent and (not _alive(parent) or _started(parent) != parent_mark):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(run, signal.SIGKILL)
+            break
+    borrowed = folder / "borrowed"
+    _end(folder)
+    if borrowed.exists():
+        root = Path(__file__).resolve().parent.parent
+        subprocess.run([sys.executable, "-m", "lab.broker", str(borrowed)], cwd=root, check=False)
+    subprocess.run(["rm", "-rf", str(folder)], check=False)
+
+
+if __name__ == "__main__":
+    _main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,138 @@
+"""Workers, beat and the web server: real processes, forked from one that has Alliance Auth in memory already.
+
+Starting `celery -A myauth worker` from a shell spends some seconds on imports before it does anything. A run imports
+once and forks; the child sets `sys.argv` to the very command line of supervisor.conf and calls Celery's own entry point.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import coverage
+
+from lab.guard import Guard
+from lab.paths import EXAMPLES
+
+_fork = multiprocessing.get_context("fork")
+
+
+def trace(role: str, folder: Path) -> coverage.Coverage:
+    """Start to note which lines of the examples this process, as `role`, executes."""
+    running = coverage.Coverage.current()
+    if running:
+        running.stop()
+    cov = coverage.Coverage(
+        data_file=str(folder / "lines" / role),
+        data_suffix=True,
+        include=[f"{EXAMPLES}/*", f"{folder}/*"],
+        omit=["*/test_*.py", "*/conftest.py"],
+        concurrency="thread",
+        context=role,
+        messages=False,
+        config_file=False,
+    )
+    cov.start()
+    return cov
+
+
+class Process:
+    """A forked process in a session of its own. Attributes: `name`, `argv`, `pid`, `log` (path of its output)."""
+
+    def __init__(self, role: str, name: str, argv: list[str], folder: Path, guard: Guard) -> None:
+        """Fork and run `argv` (`celery …` or `manage.py …`)."""
+        self.name = name
+        self.argv = argv
+        self.log = folder / "logs" / f"{name}.log"
+        self.log.parent.mkdir(exist_ok=True)
+        self._process = _fork.Process(target=_child, args=(role, argv, self.log, folder), name=name)
+        self._process.start()
+        assert self._process.pid
+        self.pid: int = self._process.pid
+        guard.register(self.pid)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.is_alive()
+
+    @property
+    def exitcode(self) -> int | None:
+        """The exit code, negative for a signal, None while it runs."""
+        return self._process.exitcode
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process alone."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End the process and all its children with -9 and wait for it."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.join()
+
+    def join(self, timeout: float) -> bool:
+        """Wait up to `timeout` seconds for the end and return whether it came."""
+        self._process.join(timeout)
+        return not self._process.is_alive()
+
+    def output(self) -> str:
+        """Return what the process printed and logged so far."""
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+
+def _child(role: str, argv: list[str], log: Path, folder: Path) -> None:
+    os.setsid()
+    sink = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(sink, 1)
+    os.dup2(sink, 2)
+    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w", buffering=1), open(2, "w", buffering=1)  # noqa: SIM115
+    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    sys.argv = list(argv)
+    cov = trace(role, folder)
+
+    import logging
+
+    from django.conf import settings
+    from django.db import connections
+    from django.utils.log import configure_logging
+
+    logging.getLogger().handlers.clear()
+    configure_logging(settings.LOGGING_CONFIG, settings.LOGGING)
+    for connection in connections.all(initialized_only=True):
+        # The socket belongs to the parent: forget it, don't close it.
+        connection.connection = None
+    try:
+        _entry(argv)()
+    finally:
+        cov.stop()
+        cov.save()
+
+
+def _entry(argv: list[str]) -> Callable[[], object]:
+    if argv[0] == "celery":
+        from celery.__main__ import main
+
+        return main
+    from django.core.management import execute_from_command_line
+
+    return lambda: execute_from_command_line(argv)
+
+
+def wait_until(condition: Callable[[], object], timeout: float, what: str) -> None:
+    """Wait until `condition()` is true; `TimeoutError` with `what` after `timeout` seconds."""
+    until = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > until:
+            raise TimeoutError(f"{what} did not happen within {timeout:g} s")
+        time.sleep(0.01)
+
+

@@ -1,0 +1,144 @@
+"""The Alliance Auth project: made by `allianceauth start`, migrated once, kept, and copied for each run."""
+
+import configparser
+import hashlib
+import os
+import secrets
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+from lab.errors import LabError
+from lab.paths import EXAMPLES, PROJECTS, ROOT, chapters
+
+NAME = "myauth"
+
+
+def kept() -> Path:
+    """Return the folder of the kept project, making it first where it is missing.
+
+    It is kept under a key of the Alliance Auth version, the example apps' models and our settings.
+    """
+    parts = [version("allianceauth"), version("django"), sys.version]
+    parts += [(ROOT / "lab" / name).read_text() for name in ("settings.py", "project.py")]
+    parts += chapters()
+    parts += [path.read_text() for path in sorted(EXAMPLES.glob("*/models.py"))]
+    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    folder = PROJECTS / key
+    if folder.exists():
+        return folder
+    PROJECTS.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=PROJECTS) as scratch:
+        command = Path(sys.executable).parent / "allianceauth"
+        made = subprocess.run(
+            [command, "start", NAME], cwd=scratch, capture_output=True, text=True, check=False, env=os.environ
+        )
+        if made.returncode or not (Path(scratch) / NAME).exists():
+            raise LabError(f"allianceauth start failed: {made.stderr.strip() or made.stdout.strip()}")
+        _rename(Path(scratch) / NAME, folder)
+    return folder
+
+
+def _rename(source: Path, target: Path) -> None:
+    # Two first runs at the same time: the second finds the place taken and uses what stands there.
+    try:
+        source.rename(target)
+    except OSError:
+        if not target.exists():
+            raise
+
+
+def copy(folder: Path) -> Path:
+    """Copy the kept project into `folder` and return the copy's path."""
+    project = folder / NAME
+    shutil.copytree(kept(), project)
+    return project
+
+
+def enter(project: Path, broker_url: str) -> None:
+    """Make `project` the Django project of this process: import path, settings, `django.setup()`, tables."""
+    database = project / "lab.sqlite3"
+    sys.path[:0] = [str(project), str(EXAMPLES), str(ROOT)]
+    os.environ.update(
+        DJANGO_SETTINGS_MODULE="lab.settings",
+        LAB_BROKER_URL=broker_url,
+        LAB_DATABASE=str(database),
+        LAB_SECRET_KEY=secrets.token_urlsafe(48),
+    )
+    import django
+
+    os.chdir(project)
+    django.setup()
+    migrated = kept() / database.name
+    if not migrated.exists():
+        from django.core.management import call_command
+        from django.db import connection
+
+        call_command("migrate", run_syncdb=True, verbosity=0)
+        connection.close()
+        with tempfile.TemporaryDirectory(dir=PROJECTS) as scratch:
+            fresh = Path(scratch) / database.name
+            _sqlite_copy(database, fresh)
+            _rename(fresh, migrated)
+    template().parent.mkdir(exist_ok=True)
+    _sqlite_copy(migrated, template())
+    reset_database()
+
+
+def template() -> Path:
+    """Return the path of this run's untouched database."""
+    return Path(os.environ["LAB_DATABASE"]).parent / "template" / "lab.sqlite3"
+
+
+def reset_database() -> None:
+    """Lay the untouched database over the one in use, also under processes that have it open."""
+    from django.conf import settings
+    from django.db import connection
+
+    connection.close()
+    _sqlite_copy(template(), Path(settings.DATABASES["default"]["NAME"]))
+
+
+def _sqlite_copy(source: Path, target: Path) -> None:
+    read, write = sqlite3.connect(source, timeout=20), sqlite3.connect(target, timeout=20)
+    try:
+        read.backup(write)
+    finally:
+        read.close()
+        write.close()
+
+
+def point(broker_url: str) -> None:
+    """Point this process's Celery app and Django cache at another database of the broker."""
+    from django.conf import settings
+    from django.core.cache import caches
+
+    from myauth.celery import app
+
+    settings.CACHES["default"]["LOCATION"] = broker_url
+    caches.settings["default"]["LOCATION"] = broker_url
+    if hasattr(caches._connections, "default"):
+        del caches["default"]
+    app.conf.broker_url = broker_url
+    # The same that Celery does after a fork: drop the pools, which hold connections to the old place.
+    app._after_fork()
+    app.amqp.__dict__.pop("_event_dispatcher", None)
+    app.events.__dict__.pop("default_dispatcher", None)
+
+
+def command(project: Path, program: str) -> list[str]:
+    """Return the command line of `program` (`worker`, `beat`, …) from the supervisor.conf of the project."""
+    parser = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=(";",))
+    parser.read(project / "supervisor.conf")
+    line = parser[f"program:{program}"]["command"]
+    for name, value in {
+        "ENV_AA_COMMAND_CELERY": "celery",
+        "ENV_AA_PROJECT_NAME": NAME,
+        "program_name": program,
+    }.items():
+        line = line.replace(f"%({name})s", value)
+    return line.split()

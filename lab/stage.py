@@ -1,0 +1,231 @@
+"""A stage: one database of the broker with the workers, beat and web server that a claim needs."""
+
+import signal
+import socket
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis
+
+from lab import broker, processes, project
+from lab.events import Recorder
+from lab.run import Run
+
+READY = 20.0
+_LINGER = 4.0
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """One worker beside supervisor.conf's own: another concurrency, pool, queues, or paused until told to consume."""
+
+    concurrency: int | None = None
+    pool: str | None = None
+    queues: str | None = None
+    paused: bool = False
+    program: str = "worker"
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """What a claim needs. `fresh`: started for this claim alone."""
+
+    workers: tuple[WorkerSpec, ...] = (WorkerSpec(),)
+    web: bool = False
+    beat: bool = False
+    fresh: bool = False
+
+
+@dataclass
+class Stage:
+    """What runs for a claim, on broker database `url`."""
+
+    spec: StageSpec
+    url: str
+    recorder: Recorder
+    redis: redis.Redis
+    workers: list[processes.Process] = field(default_factory=list)
+    extras: list[processes.Process] = field(default_factory=list)
+    web_url: str = ""
+
+    @property
+    def processes(self) -> list[processes.Process]:
+        """All of the stage's processes."""
+        return [*self.workers, *self.extras]
+
+    def idle(self) -> bool:
+        """Whether nothing waits and no worker holds a message."""
+        held = self.redis.hlen("unacked")
+        waiting = sum(self.redis.llen(key) for key in queue_keys(self.redis))
+        return not held and not waiting
+
+    def reusable(self, spec: StageSpec) -> bool:
+        """Whether a claim that asks for `spec` can stand on this stage after the last claim."""
+        as_asked = self.spec == spec and not spec.fresh and len(self.workers) == len(spec.workers)
+        return as_asked and not spec.beat and all(process.alive for process in self.processes) and self.idle()
+
+
+def queue_keys(client: redis.Redis) -> list[str]:
+    """Return the Redis lists that are Celery's queues: `NAME` for priority 0, `NAME\\x06\\x16N` for the others."""
+    found = []
+    for key in client.scan_iter(_type="list", count=1000):
+        found.append(key.decode())
+    return found
+
+
+class Stages:
+    """Starts stages, a few claims ahead where the broker has databases to spare, and ends them."""
+
+    def __init__(self, run: Run) -> None:
+        """Serve stages for `run`."""
+        self.run = run
+        self._ready: list[Stage] = []
+        self._ending: list[tuple[float, processes.Process]] = []
+        self._free = list(range(run.broker.databases))
+        self._count = 0
+        self.current: Stage | None = None
+
+    @property
+    def ahead(self) -> int:
+        """How many stages may be started before their claims come up."""
+        return 3 if self.run.broker.databases > 1 else 0
+
+    def prepare(self, spec: StageSpec) -> None:
+        """Start what `spec` asks for, without waiting."""
+        self._ready.append(self._start(spec))
+
+    def prepared(self) -> list[StageSpec]:
+        """Return what was prepared and not taken yet."""
+        return [stage.spec for stage in self._ready]
+
+    def take(self, spec: StageSpec) -> Stage:
+        """Return a stage for `spec` whose workers answer, and make it the one this process talks to."""
+        self._reap()
+        if self.current and self.current.reusable(spec):
+            stage = self.current
+        else:
+            if self.current:
+                self.end(self.current)
+                self.current = None
+            stage = next((stage for stage in self._ready if stage.spec == spec), None) or self._start(spec)
+            if stage in self._ready:
+                self._ready.remove(stage)
+            project.point(stage.url)
+            self._answer(stage)
+        self.current = stage
+        for key in stage.redis.scan_iter(match=":1:*"):
+            stage.redis.delete(key)
+        project.reset_database()
+        return stage
+
+    def _start(self, spec: StageSpec) -> Stage:
+        from myauth.celery import app
+
+        number = self._free.pop(0)
+        url = self.run.broker.database(number)
+        # What this process has open must not be torn by the children: they get another database's pools.
+        before = app.conf.broker_url
+        project.point(url)
+        client = redis.Redis.from_url(url)
+        stage = Stage(spec, url, Recorder(app, url), client)
+        for worker in spec.workers:
+            self.add_worker(stage, worker)
+        if spec.web:
+            self._add_web(stage)
+        project.point(before)
+        return stage
+
+    def _name(self, program: str) -> str:
+        self._count += 1
+        return f"{program}_{self._count:02d}"
+
+    def add_worker(self, stage: Stage, spec: WorkerSpec) -> processes.Process:
+        """Start a worker on `stage`, with the command line of supervisor.conf but for what `spec` says otherwise."""
+        argv = project.command(self.run.project, spec.program)
+        name = f"{spec.program}_{len(stage.workers):02d}"
+        argv = [part.replace("%(process_num)02d", f"{len(stage.workers):02d}") for part in argv]
+        if spec.concurrency is not None:
+            argv = [f"--concurrency={spec.concurrency}" if part.startswith("--concurrency") else part for part in argv]
+        if spec.pool is not None:
+            argv = [f"--pool={spec.pool}" if part.startswith("--pool") else part for part in argv]
+        if spec.paused:
+            argv += ["-Q", "gate"]
+        elif spec.queues is not None:
+            argv += ["-Q", spec.queues]
+        process = processes.Process("worker", self._name(name), argv, self.run.folder, self.run.guard)
+        stage.workers.append(process)
+        return process
+
+    def _add_web(self, stage: Stage) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        argv = ["manage.py", "runserver", "--noreload", f"127.0.0.1:{port}"]
+        stage.extras.append(processes.Process("web", self._name("web"), argv, self.run.folder, self.run.guard))
+        stage.web_url = f"http://127.0.0.1:{port}"
+
+    def add_beat(self, stage: Stage) -> processes.Process:
+        """Start beat on `stage`, with the command line of supervisor.conf."""
+        argv = project.command(self.run.project, "beat")
+        process = processes.Process("beat", self._name("beat"), argv, self.run.folder, self.run.guard)
+        stage.extras.append(process)
+        return process
+
+    def _answer(self, stage: Stage) -> None:
+        for worker in stage.workers:
+            self.wait_for(worker)
+        if stage.web_url:
+            import requests
+
+            def serves() -> bool:
+                try:
+                    return requests.get(f"{stage.web_url}/static/none", timeout=5).status_code == 404
+                except requests.ConnectionError:
+                    return False
+
+            processes.wait_until(lambda: serves() or not all(p.alive for p in stage.extras), READY, "the web server")
+
+    def wait_for(self, worker: processes.Process) -> None:
+        """Wait until `worker` answers a ping."""
+        from myauth.celery import app
+
+        node = f"celery@{worker.argv[worker.argv.index('-n') + 1]}"
+
+        def answers() -> bool:
+            if not worker.alive:
+                raise AssertionError(f"{worker.name} ended with {worker.exitcode}:\n{worker.output()[-2000:]}")
+            return bool(app.control.ping(destination=[node], timeout=0.25, limit=1))
+
+        processes.wait_until(answers, READY, f"a pong of {node}")
+
+    def end(self, stage: Stage) -> None:
+        """Tell the stage's processes to stop; they get some seconds, in the background."""
+        for process in stage.processes:
+            process.signal(signal.SIGTERM)
+            self._ending.append((time.monotonic() + _LINGER, process))
+        stage.recorder.close()
+        if self.run.broker.databases == 1:
+            # The only database there is must be empty before the next stage begins.
+            self._reap(all_of_them=True)
+            broker.wipe(stage.redis, ours=False)
+            self._free.append(0)
+        stage.redis.close()
+
+    def _reap(self, *, all_of_them: bool = False) -> None:
+        left = []
+        for deadline, process in self._ending:
+            if all_of_them:
+                process.join(max(0.0, deadline - time.monotonic()))
+            if process.alive and (all_of_them or time.monotonic() > deadline):
+                process.kill()
+            if process.alive:
+                left.append((deadline, process))
+        self._ending = left
+
+    def close(self) -> None:
+        """End every stage and wait for it."""
+        for stage in [*self._ready, *([self.current] if self.current else [])]:
+            self.end(stage)
+        self._ready, self.current = [], None
+        self._reap(all_of_them=True)
