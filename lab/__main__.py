@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from lab import run
+from lab.errors import LabError
 from lab.paths import EXAMPLES, ROOT, chapters
 from lab.plugin import Claims
 
@@ -27,7 +29,15 @@ def main(argv: list[str]) -> int:
         print(f"There is no chapter {word!r}. The chapters are: {', '.join(chapters())}.", file=sys.stderr)
         return 2
     targets = [str(EXAMPLES / name) for name in names or chapters() if (EXAMPLES / name).is_dir()]
-    return int(pytest.main([*QUIET, *passed_on, *targets], plugins=[Claims(known.broker)]))
+    try:
+        standing = run.start(known.broker)
+    except LabError as error:
+        print(error, file=sys.stderr)
+        return 1
+    try:
+        return int(pytest.main([*QUIET, *passed_on, *targets], plugins=[Claims(standing)]))
+    finally:
+        standing.close()
 
 
 if __name__ == "__main__":

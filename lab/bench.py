@@ -1,12 +1,14 @@
 """The bench a test stands on: the `lab` fixture's object."""
 
+import importlib
 import re
+import runpy
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lab import processes
+from lab import processes, project
 from lab.events import ENDS, TaskRun
 from lab.stage import Stage, Stages, WorkerSpec, queue_keys
 
@@ -14,9 +16,10 @@ from lab.stage import Stage, Stages, WorkerSpec, queue_keys
 class Lab:
     """What a claim's test can do: look at events, Redis and logs, wait with a deadline, add workers and beat."""
 
-    def __init__(self, stages: Stages, stage: Stage) -> None:
-        """Stand on `stage`."""
+    def __init__(self, stages: Stages, stage: Stage, chapter: str) -> None:
+        """Stand on `stage`, for a claim of `chapter`."""
         self._stages = stages
+        self._chapter = chapter
         self._stage = stage
         self._recorder = stage.recorder
         self.data: dict[str, Any] = {}
@@ -26,7 +29,12 @@ class Lab:
 
     @property
     def _log_folder(self) -> Path:
-        return self._stages.run.project / "log"
+        return project.log_folder()
+
+    def demo(self, name: str = "demo.py", **given: Any) -> dict[str, Any]:
+        """Run the chapter's file `name`, a script of calls, and return its names; `given` are there before it runs."""
+        (folder,) = importlib.import_module(self._chapter).__path__
+        return runpy.run_path(str(Path(folder) / name), init_globals=given)
 
     @property
     def redis(self) -> Any:

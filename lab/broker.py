@@ -37,12 +37,16 @@ _CLAIM = "celery-faq-lab"
 
 @dataclass
 class Broker:
-    """A server that answers. `databases` is how many of its databases are ours, counted from the URL's own."""
+    """A server that answers; `databases` of its databases are ours, counted from number `first`.
+
+    With one database it is the URL's own, whatever its number.
+    """
 
     url: str
     databases: int
     version: str
     server: subprocess.Popen[bytes] | None = None
+    first: int = 0
 
     def stop(self) -> None:
         """End the server if it is ours."""
@@ -55,7 +59,7 @@ class Broker:
         parts = urlsplit(self.url)
         if self.databases == 1:
             return self.url
-        return urlunsplit(parts._replace(path=f"/{number}"))
+        return urlunsplit(parts._replace(path=f"/{self.first + number}"))
 
 
 def start(kind: str | None, guard: Guard) -> Broker:
@@ -138,7 +142,7 @@ def _borrowed(url: str, guard: Guard) -> Broker:
             guard.borrow(url)
             if not client.set(_CLAIM, os.getpid(), nx=True):
                 raise LabError(f"Another run uses the database at {shown}: wait for it, or name another number.")
-    except (redis.AuthenticationError, redis.NoPermissionError):
+    except redis.AuthenticationError:
         raise LabError(f"The broker at {shown} refuses the password: correct it in REDIS_URL or --broker.") from None
     except (redis.RedisError, ValueError) as error:
         raise LabError(

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from lab import evidence, run
+from lab import evidence
 from lab.bench import Lab
-from lab.errors import LabError
 from lab.paths import EVIDENCE, EXAMPLES, chapters
+from lab.run import Run
 from lab.stage import Stages, StageSpec, WorkerSpec
 
 _MARKERS = (
@@ -27,36 +27,21 @@ _MARKERS = (
 class Claims:
     """One session's claims. Give it to `pytest.main(plugins=[…])`."""
 
-    def __init__(self, broker: str | None, *, write: bool = True) -> None:
-        """Run on `broker` (see `lab.broker.start`); `write` says whether the evidence is written."""
-        self._broker = broker
+    def __init__(self, run: Run, *, write: bool = True) -> None:
+        """Stand on `run`; `write` says whether the evidence is written."""
+        self.run = run
         self._write = write
-        self._run: run.Run | None = None
-        self._stages: Stages | None = None
+        self._stages = Stages(run)
         self._items: list[pytest.Item] = []
         self._collected: dict[str, int] = {}
         self._began = time.monotonic()
         self._claims: dict[str, list[evidence.Claim]] = {}
         self._chapter = ""
-        self.setup_seconds = 0.0
 
     def pytest_configure(self, config: pytest.Config) -> None:
-        """Declare the markers and start the run."""
+        """Declare the markers."""
         for marker in _MARKERS:
             config.addinivalue_line("markers", marker)
-        began = time.monotonic()
-        try:
-            self._run = run.start(self._broker)
-        except LabError as error:
-            raise pytest.UsageError(str(error)) from None
-        self._stages = Stages(self._run)
-        self.setup_seconds = time.monotonic() - began
-
-    def pytest_unconfigure(self) -> None:
-        """Take everything down."""
-        if self._run:
-            self._run.close()
-            self._run = None
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Put the chapters in reading order; a claim without a sentence is an error."""
@@ -87,20 +72,18 @@ class Claims:
     @pytest.fixture
     def lab(self, request: pytest.FixtureRequest) -> Generator[Lab]:
         """The bench: see `lab.bench.Lab`."""
-        assert self._stages
         item = request.node
         spec = self.stage_spec(item)
         stages = self._stages
         if spec in stages.prepared() or not stages.current:
             self._look_ahead(item)
-        bench = Lab(stages, stages.take(spec))
+        bench = Lab(stages, stages.take(spec), item.path.parent.name)
         self._look_ahead(item)
         item.stash[_BENCH] = bench
         yield bench
 
     def _look_ahead(self, item: pytest.Item) -> None:
         """Start the stages of the next claims while this one runs."""
-        assert self._stages
         stages = self._stages
         place = self._items.index(item) if item in self._items else len(self._items)
         standing = stages.current.spec if stages.current else None
@@ -166,18 +149,17 @@ class Claims:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """End the processes, so that their lines are on disk, and write the evidence."""
-        if not self._run or not self._stages:
-            return
         self._stages.close()
         if not self._claims:
             return
         whole = {name: claims for name, claims in self._claims.items() if self._collected.get(name) == len(claims)}
-        self.written = evidence.record(self._run, whole) if self._write else {}
+        if self._write:
+            evidence.record(self.run, whole)
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Print the table and the versions."""
-        if not self._claims or not self._run:
+        if not self._claims:
             return
         total = time.monotonic() - self._began
         print("\nchapter           claims   seconds   of these waiting")
@@ -188,7 +170,7 @@ class Claims:
         waiting = sum(claim.waiting for claim in every)
         print(f"{'all':<16} {len(every):>7} {total:>9.1f} {waiting:>18.1f}\n")
         names = {"allianceauth": "Alliance Auth", "celery": "Celery", "kombu": "kombu", "django": "Django"}
-        versions = self._run.versions()
+        versions = self.run.versions()
         line = " · ".join(f"{shown} {versions[name]}" for name, shown in names.items())
         print(f"{line} · Python {versions['python']} · {versions['broker']}")
         passed = sum(claim.outcome == "passed" for claim in every)

@@ -89,6 +89,32 @@ def enter(project: Path, broker_url: str) -> None:
     reset_database()
 
 
+def move(folder: Path) -> None:
+    """Give this process a database and log files of its own, in `folder`."""
+    from django.conf import settings
+    from django.db import connection
+
+    original = template()
+    database = folder / original.name
+    (folder / "template").mkdir(parents=True)
+    (folder / "log").mkdir()
+    shutil.copy(original, folder / "template")
+    shutil.copy(original, database)
+    connection.close()
+    settings.DATABASES["default"]["NAME"] = connection.settings_dict["NAME"] = str(database)
+    os.environ["LAB_DATABASE"] = str(database)
+    for handler in settings.LOGGING["handlers"].values():
+        if "filename" in handler:
+            handler["filename"] = str(folder / "log" / Path(handler["filename"]).name)
+
+
+def log_folder() -> Path:
+    """Return the folder of Alliance Auth's log files."""
+    from django.conf import settings
+
+    return Path(settings.LOGGING["handlers"]["extension_file"]["filename"]).parent
+
+
 def template() -> Path:
     """Return the path of this run's untouched database."""
     return Path(os.environ["LAB_DATABASE"]).parent / "template" / "lab.sqlite3"

@@ -1,5 +1,3 @@
 from first_task.tasks import greet
 
-
-def greet_later():
-    return greet.delay("Ada")
+greet.delay("Ada")

@@ -1,0 +1,278 @@
+"""Break what a claim guards and see the claim go red: `nox -s falsify`.
+
+Alliance Auth is started once. For each break, and once unbroken for each claim, a fork of that process lays a copy of
+the chapter over the original, with the break in it, and runs the claim's own test on its own database of the broker.
+"""
+
+import argparse
+import importlib
+import json
+import multiprocessing
+import os
+import re
+import shutil
+import sys
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import processes, project, run
+from lab.__main__ import QUIET
+from lab.errors import LabError
+from lab.guard import Guard
+from lab.paths import EXAMPLES, chapters
+from lab.plugin import Claims
+
+LANES = 4
+_DATABASES = 4
+_PATIENCE = 120.0
+# These stay as Django loaded them: a model class can't be loaded twice.
+_STAYS = ("models", "apps")
+_fork = multiprocessing.get_context("fork")
+
+
+@dataclass
+class Break:
+    """One deliberate break of one claim; `file` and `conf` both empty is the unbroken control."""
+
+    nodeid: str
+    red: str = ""
+    file: str = ""
+    old: str = ""
+    new: str = ""
+    conf: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def chapter(self) -> str:
+        """The chapter the claim stands in."""
+        return Path(self.nodeid.partition("::")[0]).parent.name
+
+    @property
+    def claim(self) -> str:
+        """The claim's name, as words."""
+        return self.nodeid.rpartition("::")[2].removeprefix("test_").replace("_", " ")
+
+    @property
+    def control(self) -> bool:
+        """Whether nothing is broken."""
+        return not self.file and not self.conf
+
+    def __str__(self) -> str:
+        """Return what is broken, in a line."""
+        if self.file:
+            return f"{self.file}: {_short(self.old)} → {_short(self.new)}"
+        return ", ".join(f"{name} = {value!r}" for name, value in self.conf.items()) or "unbroken"
+
+
+def _short(text: str) -> str:
+    flat = " ".join(text.split())
+    return repr(flat if len(flat) < 60 else flat[:57] + "…")
+
+
+class _Collector:
+    """Collects the breaks that stand beside the tests."""
+
+    def __init__(self) -> None:
+        self.breaks: list[Break] = []
+        self.without: list[str] = []
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        for item in items:
+            nodeid = f"{item.path}::{item.name}"
+            declared = [Break(nodeid, *m.args, **m.kwargs) for m in item.iter_markers("broken_by")]
+            if not declared:
+                self.without.append(nodeid)
+            self.breaks += [Break(nodeid), *declared]
+
+
+class _Verdict:
+    """Notes how the one test of a fork went."""
+
+    def __init__(self) -> None:
+        self.when = ""
+        self.outcome = "nothing ran"
+        self.message = ""
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" or report.failed:
+            self.when, self.outcome = report.when or "", report.outcome
+            crash = getattr(report.longrepr, "reprcrash", None)
+            self.message = crash.message if crash else str(report.longrepr or "")
+
+
+def main(argv: list[str]) -> int:
+    """Run every break of the chapters in `argv` (all, if none); 0 when each is caught and each control is green."""
+    parser = argparse.ArgumentParser(prog="nox -s falsify --", description=__doc__)
+    parser.add_argument("chapter", nargs="*", choices=[*chapters(), []], help="the chapters; all, if none is named")
+    parser.add_argument("-k", metavar="EXPRESSION", default="", help="only the claims that pytest's -k would choose")
+    known = parser.parse_args(argv)
+    began = time.monotonic()
+    try:
+        standing = run.start("path" if shutil.which("redis-server") else "embedded")
+    except LabError as error:
+        print(error, file=sys.stderr)
+        return 1
+    try:
+        return _all(standing, known.chapter or chapters(), known.k, began)
+    finally:
+        standing.close()
+
+
+def _all(standing: run.Run, names: list[str], expression: str, began: float) -> int:
+    breaks, without = _collect(standing, names, expression)
+    for nodeid in without:
+        print(f"✗ {nodeid.rpartition('::')[2]} declares no break: add pytest.mark.broken_by.")
+    caught, wrong = 0, len(without)
+    lanes: list[tuple[Any, Break, float, Path]] = []
+    todo = list(enumerate(breaks))
+    while todo or lanes:
+        while todo and len(lanes) < LANES:
+            number, item = todo.pop(0)
+            folder = standing.folder / f"break-{number}"
+            child = _fork.Process(target=_child, args=(standing, item, number, folder))
+            child.start()
+            standing.guard.register(child.pid or 0)
+            lanes.append((child, item, time.monotonic(), folder))
+        for lane in list(lanes):
+            child, item, started, folder = lane
+            if child.is_alive() and time.monotonic() - started < _PATIENCE:
+                continue
+            child.kill()
+            child.join()
+            lanes.remove(lane)
+            good, line = _judge(item, folder)
+            shutil.rmtree(folder, ignore_errors=True)
+            caught += good and not item.control
+            wrong += not good
+            if not good or not item.control:
+                print(f"{'✓' if good else '✗'} {item.chapter}: {item.claim}\n    {line}", flush=True)
+        time.sleep(0.02)
+    total = sum(not item.control for item in breaks)
+    claims = sum(item.control for item in breaks)
+    print(f"\n{claims} claims green unbroken, {caught} of {total} breaks caught, {time.monotonic() - began:.0f} s")
+    return int(wrong > 0 or not total)
+
+
+def _judge(item: Break, folder: Path) -> tuple[bool, str]:
+    path = folder / "verdict.json"
+    if not path.exists():
+        return False, f"{item}: the run ended without a verdict"
+    verdict = json.loads(path.read_text())
+    message = " ".join(verdict["message"].split())[:300]
+    if item.control:
+        return verdict["outcome"] == "passed", f"red without a break: {message or verdict['outcome']}"
+    if verdict["outcome"] == "passed":
+        return False, f"{item}: not caught"
+    if verdict["when"] != "call" or not re.search(item.red, verdict["message"]):
+        return False, f"{item}: red for another reason than /{item.red}/: {message}"
+    return True, f"{item} — {message[:110]}"
+
+
+def _collect(standing: run.Run, names: list[str], expression: str) -> tuple[list[Break], list[str]]:
+    # In a fork, so that this process stays without the chapters' modules.
+    ours, theirs = _fork.Pipe()
+
+    def collect() -> None:
+        found = _Collector()
+        options = ["-k", expression] if expression else []
+        targets = [str(EXAMPLES / name) for name in names if (EXAMPLES / name).is_dir()]
+        with open(os.devnull, "w") as nowhere:
+            sys.stdout = nowhere
+            code = pytest.main([*QUIET, "--collect-only", *options, *targets], plugins=[found, Claims(standing)])
+        theirs.send((int(code), found.breaks, found.without))
+
+    child = _fork.Process(target=collect)
+    child.start()
+    code, breaks, without = ours.recv()
+    child.join()
+    if code:
+        raise SystemExit(f"the claims can't be collected (pytest's exit code {code}): run nox -s examples first")
+    return breaks, without
+
+
+def _child(standing: run.Run, item: Break, number: int, folder: Path) -> None:
+    os.setsid()
+    folder.mkdir()
+    (folder / "lines").mkdir()
+    out = os.open(folder / "output", os.O_WRONLY | os.O_CREAT)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    processes.trace("test", folder)
+    project.move(folder)
+    lane = replace(standing.broker, first=1 + number * _DATABASES, databases=_DATABASES, server=None)
+    own = replace(standing, folder=folder, broker=lane, guard=_Registry(standing.guard))
+    verdict = _Verdict()
+    try:
+        _apply(item, folder)
+        pytest.main([*QUIET, item.nodeid], plugins=[Claims(own, write=False), verdict])
+    except BaseException as error:  # noqa: BLE001
+        verdict.message = f"the break can't be applied: {error!r}"
+    scratch = folder / "verdict.part"
+    scratch.write_text(json.dumps(vars(verdict)))
+    scratch.rename(folder / "verdict.json")
+
+
+class _Registry(Guard):
+    """The run's guard as a fork may use it: to register processes, no more."""
+
+    def __init__(self, guard: Guard) -> None:
+        self.folder = guard.folder
+
+
+def _apply(item: Break, folder: Path) -> None:
+    from myauth.celery import app
+
+    app.finalize()
+    copy = folder / item.chapter
+    shutil.copytree(EXAMPLES / item.chapter, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    if item.file:
+        path = copy / item.file
+        text = path.read_text()
+        if text.count(item.old) != 1:
+            raise ValueError(f"{item.old!r} stands {text.count(item.old)} times in {item.file}, not once")
+        path.write_text(text.replace(item.old, item.new))
+    package = importlib.import_module(item.chapter)
+    package.__path__ = [str(copy)]
+    _forget(item.chapter, app)
+    if item.file == "local.py":
+        _overlay(copy / "local.py", app)
+    if item.conf:
+        app.conf.update(item.conf)
+    if (copy / "auth_hooks.py").exists():
+        importlib.import_module(f"{item.chapter}.auth_hooks")
+
+
+def _forget(chapter: str, app: Any) -> None:
+    """Drop the chapter's modules, tasks, views and hooks, so that the copy's are loaded in their place."""
+    from django.urls import clear_url_caches
+
+    from allianceauth import hooks
+
+    for name in list(sys.modules):
+        inside = name.startswith(f"{chapter}.") and name.split(".")[1] not in _STAYS
+        if inside or name in ("myauth.urls", "allianceauth.urls"):
+            del sys.modules[name]
+    for name in [name for name in app.tasks if name.startswith(f"{chapter}.")]:
+        app.tasks.pop(name)
+    for registered in hooks._hooks.values():
+        registered[:] = [hook for hook in registered if not hook.__module__.startswith(chapter)]
+    clear_url_caches()
+
+
+def _overlay(path: Path, app: Any) -> None:
+    from django.conf import settings
+
+    names = {name: getattr(settings, name) for name in dir(settings) if name.isupper()}
+    exec(compile(path.read_bytes(), str(path), "exec"), names)  # noqa: S102
+    for name, value in names.items():
+        if name.isupper():
+            setattr(settings, name, value)
+    app.conf.beat_schedule = settings.CELERYBEAT_SCHEDULE
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
