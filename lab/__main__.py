@@ -35,7 +35,10 @@ def main(argv: list[str]) -> int:
         print(error, file=sys.stderr)
         return 1
     try:
-        return int(pytest.main([*QUIET, *passed_on, *targets], plugins=[Claims(standing)]))
+        code = int(pytest.main([*QUIET, *passed_on, *targets], plugins=[Claims(standing)]))
+        if code == pytest.ExitCode.NO_TESTS_COLLECTED:
+            print("There is no claim that matches: look at the names with nox -s examples.", file=sys.stderr)
+        return code
     finally:
         standing.close()
 

@@ -8,6 +8,7 @@ every process the run has registered, removes the run's folder and, on a broker 
 import contextlib
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -118,7 +119,7 @@ def _main(folder: Path, run: int, parent: int) -> None:
     if borrowed.exists():
         root = Path(__file__).resolve().parent.parent
         subprocess.run([sys.executable, "-m", "lab.broker", str(borrowed)], cwd=root, check=False)
-    subprocess.run(["rm", "-rf", str(folder)], check=False)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

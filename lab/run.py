@@ -52,7 +52,9 @@ def start(kind: str | None) -> Run:
             raise LabError("Alliance Auth is not installed here: run this through nox, for example nox -s examples.")
         processes.trace("test", folder)
         copy = project.copy(folder)
-        project.enter(copy, server.database(0))
+        # Alliance Auth's console log of this process is not what a person at the prompt wants to read.
+        with (folder / "setup.log").open("w", buffering=1) as log, contextlib.redirect_stderr(log):
+            project.enter(copy, server.database(0))
         return Run(folder, guard, server, copy)
     except BaseException:
         with contextlib.suppress(OSError):

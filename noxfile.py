@@ -1,0 +1,106 @@
+#!/usr/bin/env -S uv run --script
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["nox==2026.10.20"]
+# ///
+"""Every job of this project. `nox -l` lists them; what follows `--` goes to the job."""
+
+import hashlib
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.5.1"
+nox.options.sessions = ["lint", "examples", "falsify", "tests"]
+nox.options.error_on_missing_interpreters = True
+
+ROOT = Path(__file__).resolve().parent
+LOCK = ROOT / "requirements.txt"
+HOME = ROOT / ".nox" / "lab"
+PYTHON = HOME / "bin" / "python"
+
+
+def environment(session: nox.Session) -> str:
+    """Return the Python of the one environment all sessions share, installing the lock first where it has changed.
+
+    A virtual environment for each session would be the same 180 packages seven times.
+    """
+    stamp = HOME / "lock.sha256"
+    wanted = hashlib.sha256(LOCK.read_bytes() + sys.version.encode()).hexdigest()
+    if not stamp.exists() or stamp.read_text() != wanted:
+        session.log(f"Installing {LOCK.name} into {HOME.relative_to(ROOT)} (once; a minute or two with pip)")
+        stamp.unlink(missing_ok=True)
+        # Without their dependencies, as the lock is whole: it leaves out mysqlclient, which needs a compiler.
+        what = ["--require-hashes", "--no-deps", "-r", str(LOCK)]
+        if shutil.which("uv"):
+            session.run("uv", "venv", "--quiet", "--clear", "--python", sys.executable, str(HOME), external=True)
+            session.run("uv", "pip", "install", "--quiet", "--python", str(PYTHON), *what, external=True)
+        else:
+            session.run(sys.executable, "-m", "venv", "--clear", str(HOME), external=True)
+            session.run(str(PYTHON), "-m", "pip", "install", "--quiet", "--progress-bar=off", *what, external=True)
+        stamp.write_text(wanted)
+    return str(PYTHON)
+
+
+def run(session: nox.Session, *command: str, code: tuple[int, ...] = (0,)) -> None:
+    """Run `python *command` in the environment; what it starts ends when nox does."""
+    python = environment(session)
+    session.run(python, *command, env={"LAB_PARENT": str(os.getpid())}, external=True, success_codes=code)
+
+
+@nox.session(venv_backend="none")
+def lint(session: nox.Session) -> None:
+    """Check the code: Ruff's rules and format, mypy's types."""
+    run(session, "-m", "ruff", "check", ".")
+    run(session, "-m", "ruff", "format", "--check", ".")
+    run(session, "-m", "mypy")
+
+
+@nox.session(venv_backend="none")
+def examples(session: nox.Session) -> None:
+    """Run the examples on real parts and write the evidence. `-- chains`, `-- --broker embedded`, `-- -k lock`."""
+    run(session, "-m", "lab", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def falsify(session: nox.Session) -> None:
+    """Break what each claim guards and demand that its test goes red. `-- chains`, `-- -k lock`."""
+    run(session, "-m", "lab.falsify", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def tests(session: nox.Session) -> None:
+    """Test the lab itself: its errors, its manners with a lent Redis, what it leaves behind. Pytest's options."""
+    run(session, "-m", "pytest", "-q", "tests", *session.posargs)
+
+
+@nox.session(venv_backend="none", default=False)
+def bench(session: nox.Session) -> None:
+    """Measure a run of the examples: ratio to its own waiting, where the time goes, peak memory."""
+    run(session, "-m", "lab.measure", *session.posargs)
+
+
+@nox.session(venv_backend="none", default=False)
+def lock(session: nox.Session) -> None:
+    """Write requirements.txt and requirements-nox.txt anew from what was chosen."""
+    python = environment(session)
+    common = ["--universal", "--python-version", "3.11", "--generate-hashes", "--quiet", "--upgrade"]
+    common += ["--custom-compile-command", "nox -s lock"]
+    scratch = Path(session.create_tmp())
+    # Only imported when the database is MySQL; it has no Linux wheel.
+    (scratch / "without.txt").write_text("mysqlclient; sys_platform == 'never'\n")
+    compile_ = [python, "-m", "uv", "pip", "compile", *common]
+    session.run(
+        *compile_, "--override", str(scratch / "without.txt"), "requirements.in", "-o", "requirements.txt", external=True
+    )
+    (scratch / "nox.in").write_text("nox==2026.10.20\n")
+    session.run(
+        *compile_, "--no-annotate", str(scratch / "nox.in"), "-o", "requirements-nox.txt", external=True
+    )
+
+
+if __name__ == "__main__":
+    nox.main()
