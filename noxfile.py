@@ -94,12 +94,16 @@ def lock(session: nox.Session) -> None:
     (scratch / "without.txt").write_text("mysqlclient; sys_platform == 'never'\n")
     compile_ = [python, "-m", "uv", "pip", "compile", *common]
     session.run(
-        *compile_, "--override", str(scratch / "without.txt"), "requirements.in", "-o", "requirements.txt", external=True
+        *compile_,
+        "--override",
+        str(scratch / "without.txt"),
+        "requirements.in",
+        "-o",
+        "requirements.txt",
+        external=True,
     )
     (scratch / "nox.in").write_text("nox==2026.10.20\n")
-    session.run(
-        *compile_, "--no-annotate", str(scratch / "nox.in"), "-o", "requirements-nox.txt", external=True
-    )
+    session.run(*compile_, "--no-annotate", str(scratch / "nox.in"), "-o", "requirements-nox.txt", external=True)
 
 
 if __name__ == "__main__":

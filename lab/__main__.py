@@ -10,7 +10,16 @@ from lab.errors import LabError
 from lab.paths import EXAMPLES, ROOT, chapters
 from lab.plugin import Claims
 
-QUIET = ["-qq", "--no-header", "--no-summary", "-p", "no:cacheprovider", "--tb=short", "-c", str(ROOT / "pyproject.toml")]
+QUIET = [
+    "-qq",
+    "--no-header",
+    "--no-summary",
+    "-p",
+    "no:cacheprovider",
+    "--tb=short",
+    "-c",
+    str(ROOT / "pyproject.toml"),
+]
 
 
 def main(argv: list[str]) -> int:

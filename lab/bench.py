@@ -73,7 +73,8 @@ class Lab:
             done = [run for run in self._recorder.runs(name) if f"task-{run.state}" in ENDS]
             return done if len(done) >= count else []
 
-        return self.wait(ended, f"the end of {count} x {name or 'any task'}", timeout)
+        found: list[TaskRun] = self.wait(ended, f"the end of {count} x {name or 'any task'}", timeout)
+        return found
 
     def started(self, name: str, count: int = 1, timeout: float = 10.0) -> list[TaskRun]:
         """Wait until `count` tasks called `name` have started and return those."""
@@ -82,7 +83,8 @@ class Lab:
             found = [run for run in self._recorder.runs(name) if run.started is not None]
             return found if len(found) >= count else []
 
-        return self.wait(running, f"the start of {count} x {name}", timeout)
+        found: list[TaskRun] = self.wait(running, f"the start of {count} x {name}", timeout)
+        return found
 
     def settle(self, timeout: float = 10.0) -> list[TaskRun]:
         """Wait until all that was sent has ended and nothing waits in the broker; return every task seen.
@@ -159,5 +161,3 @@ class Lab:
 
 def _node(process: processes.Process) -> str:
     return f"celery@{process.argv[process.argv.index('-n') + 1]}"
-
-

@@ -90,7 +90,7 @@ def _private(program: str, name: str, guard: Guard) -> Broker:
         port = _free_port()
         # The configuration goes in through standard input, so that the password shows in no process list.
         lines = (
-            f"bind 127.0.0.1\nport {port}\nrequirepass {password}\nsave \"\"\nappendonly no\n"
+            f'bind 127.0.0.1\nport {port}\nrequirepass {password}\nsave ""\nappendonly no\n'
             f"databases {DATABASES}\ndir {guard.folder}\ndaemonize no\n"
         )
         log = guard.folder / "broker.log"
@@ -167,7 +167,8 @@ def _version(client: redis.Redis) -> str:
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        port: int = probe.getsockname()[1]
+    return port
 
 
 def wipe(client: redis.Redis, *, ours: bool) -> None:
@@ -176,7 +177,7 @@ def wipe(client: redis.Redis, *, ours: bool) -> None:
         client.flushdb()
         return
     for key in client.scan_iter(count=1000):
-        if key.startswith(_OURS) and key != _CLAIM.encode() or b".reply.celery.pidbox" in key:
+        if (key.startswith(_OURS) and key != _CLAIM.encode()) or b".reply.celery.pidbox" in key:
             client.delete(key)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from kombu import Consumer
+from kombu.messaging import Consumer
 
 ENDS = {"task-succeeded", "task-failed", "task-rejected", "task-revoked"}
 _IGNORED = {"worker-heartbeat"}

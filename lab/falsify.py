@@ -209,7 +209,7 @@ def _child(standing: run.Run, item: Break, number: int, folder: Path) -> None:
     try:
         _apply(item, folder)
         pytest.main([*QUIET, item.nodeid], plugins=[Claims(own, write=False), verdict])
-    except BaseException as error:  # noqa: BLE001
+    except BaseException as error:
         verdict.message = f"the break can't be applied: {error!r}"
     scratch = folder / "verdict.part"
     scratch.write_text(json.dumps(vars(verdict)))
@@ -248,9 +248,8 @@ def _apply(item: Break, folder: Path) -> None:
 
 def _forget(chapter: str, app: Any) -> None:
     """Drop the chapter's modules, tasks, views and hooks, so that the copy's are loaded in their place."""
-    from django.urls import clear_url_caches
-
     from allianceauth import hooks
+    from django.urls import clear_url_caches
 
     for name in list(sys.modules):
         inside = name.startswith(f"{chapter}.") and name.split(".")[1] not in _STAYS

@@ -79,10 +79,8 @@ def _end(folder: Path) -> None:
     groups = []
     for line in (folder / "processes").read_text().splitlines():
         pid, _, mark = line.partition(" ")
-        if mark and mark == _started(int(pid)):
-            groups.append(int(pid))
-        # A group outlives its leader where children were left behind.
-        elif not _started(int(pid)):
+        # A group outlives its leader where children were left behind; a number taken by another is not ours.
+        if _started(int(pid)) in ("", mark):
             groups.append(int(pid))
     for sig, patience in ((signal.SIGTERM, _GRACE), (signal.SIGKILL, _GRACE)):
         for group in groups:

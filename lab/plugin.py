@@ -70,7 +70,7 @@ class Claims:
         )
 
     @pytest.fixture
-    def lab(self, request: pytest.FixtureRequest) -> Generator[Lab]:
+    def lab(self, request: pytest.FixtureRequest) -> Lab:
         """The bench: see `lab.bench.Lab`."""
         item = request.node
         spec = self.stage_spec(item)
@@ -80,7 +80,7 @@ class Claims:
         bench = Lab(stages, stages.take(spec), item.path.parent.name)
         self._look_ahead(item)
         item.stash[_BENCH] = bench
-        yield bench
+        return bench
 
     def _look_ahead(self, item: pytest.Item) -> None:
         """Start the stages of the next claims while this one runs."""

@@ -1,7 +1,8 @@
 """Workers, beat and the web server: real processes, forked from one that has Alliance Auth in memory already.
 
-Starting `celery -A myauth worker` from a shell spends some seconds on imports before it does anything. A run imports
-once and forks; the child sets `sys.argv` to the very command line of supervisor.conf and calls Celery's own entry point.
+Starting `celery -A myauth worker` from a shell spends some seconds on imports before it does anything. A run
+imports once and forks; the child sets `sys.argv` to the very command line of supervisor.conf and calls Celery's own
+entry point.
 """
 
 import contextlib
@@ -93,7 +94,8 @@ def _child(role: str, argv: list[str], log: Path, folder: Path) -> None:
     os.dup2(sink, 1)
     os.dup2(sink, 2)
     sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w", buffering=1), open(2, "w", buffering=1)  # noqa: SIM115
-    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
+    for name in ("stdin", "stdout", "stderr"):
+        setattr(sys, f"__{name}__", getattr(sys, name))
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     sys.argv = list(argv)
@@ -121,7 +123,7 @@ def _entry(argv: list[str]) -> Callable[[], object]:
     if argv[0] == "celery":
         from celery.__main__ import main
 
-        return main
+        return lambda: main()
     from django.core.management import execute_from_command_line
 
     return lambda: execute_from_command_line(argv)
@@ -134,5 +136,3 @@ def wait_until(condition: Callable[[], object], timeout: float, what: str) -> No
         if time.monotonic() > until:
             raise TimeoutError(f"{what} did not happen within {timeout:g} s")
         time.sleep(0.01)
-
-

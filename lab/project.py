@@ -142,7 +142,6 @@ def point(broker_url: str) -> None:
     """Point this process's Celery app and Django cache at another database of the broker."""
     from django.conf import settings
     from django.core.cache import caches
-
     from myauth.celery import app
 
     settings.CACHES["default"]["LOCATION"] = broker_url

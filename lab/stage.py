@@ -4,7 +4,6 @@ import signal
 import socket
 import time
 from dataclasses import dataclass, field
-from typing import Any
 
 import redis
 
@@ -33,7 +32,6 @@ class StageSpec:
 
     workers: tuple[WorkerSpec, ...] = (WorkerSpec(),)
     web: bool = False
-    beat: bool = False
     fresh: bool = False
 
 
@@ -63,15 +61,13 @@ class Stage:
     def reusable(self, spec: StageSpec) -> bool:
         """Whether a claim that asks for `spec` can stand on this stage after the last claim."""
         as_asked = self.spec == spec and not spec.fresh and len(self.workers) == len(spec.workers)
-        return as_asked and not spec.beat and all(process.alive for process in self.processes) and self.idle()
+        return as_asked and all(process.alive for process in self.processes) and self.idle()
 
 
 def queue_keys(client: redis.Redis) -> list[str]:
-    """Return the Redis lists that are Celery's queues: `NAME` for priority 0, `NAME\\x06\\x16N` for the others."""
-    found = []
-    for key in client.scan_iter(_type="list", count=1000):
-        found.append(key.decode())
-    return found
+    r"""Return the Redis lists that are Celery's queues: `NAME` for priority 0, `NAME\x06\x16N` for the others."""
+    # Replies to remote control wait in lists too; nobody may have fetched the last of them.
+    return [key.decode() for key in client.scan_iter(_type="list", count=1000) if b"pidbox" not in key]
 
 
 class Stages:

@@ -126,5 +126,3 @@ def client(lent: str) -> Iterator[redis.Redis]:
     """A client on the lent database."""
     with redis.Redis.from_url(lent) as client:
         yield client
-
-
