@@ -140,6 +140,8 @@ def _sqlite_copy(source: Path, target: Path) -> None:
 
 def point(broker_url: str) -> None:
     """Point this process's Celery app and Django cache at another database of the broker."""
+    from allianceauth.authentication.task_statistics import counters
+    from allianceauth.utils.cache import get_redis_client
     from django.conf import settings
     from django.core.cache import caches
     from myauth.celery import app
@@ -148,6 +150,9 @@ def point(broker_url: str) -> None:
     caches.settings["default"]["LOCATION"] = broker_url
     if hasattr(caches._connections, "default"):
         del caches["default"]
+    # Alliance Auth's task statistics keep the client of the cache they were imported with.
+    for series in (counters.succeeded_tasks, counters.retried_tasks, counters.failed_tasks):
+        series._redis = get_redis_client()
     app.conf.broker_url = broker_url
     # The same that Celery does after a fork: drop the pools, which hold connections to the old place.
     app._after_fork()
