@@ -23,6 +23,7 @@ class Lab:
         self._stage = stage
         self._recorder = stage.recorder
         self.data: dict[str, Any] = {}
+        self._stopped: list[processes.Process] = []
         self._logs = {path: path.stat().st_size for path in self._log_folder.glob("*.log")}
         self._printed = {process.name: len(process.output()) for process in stage.processes}
         self._recorder.begin()
@@ -132,6 +133,10 @@ class Lab:
         """End a process the way supervisor does, with SIGTERM, and wait for it."""
         process.signal(signal.SIGTERM)
         assert process.join(timeout), f"{process.name} did not stop within {timeout:g} s"
+        if process in self._stage.extras:
+            # Without it the stage is what the claim was given, and the next one can stand on it.
+            self._stage.extras.remove(process)
+            self._stopped.append(process)
 
     def printed(self, process: processes.Process) -> str:
         """Return what `process` has printed and logged since the claim began."""
@@ -153,7 +158,7 @@ class Lab:
     def logs(self) -> str:
         """Return the last of what every process of the stage printed, for a failure's report."""
         parts = []
-        for process in self._stage.processes:
+        for process in [*self._stage.processes, *self._stopped]:
             text = re.sub(r"\A.*?\[tasks\]", "…", self.printed(process), flags=re.DOTALL)
             parts.append(f"--- {process.name}: {' '.join(process.argv)}\n{text[-3000:]}")
         return "\n".join(parts)
