@@ -1,3 +1,5 @@
-from first_task.tasks import greet
+from first_task.models import Roster
+from first_task.tasks import count_members
 
-greet.delay("Ada")
+Roster.objects.get_or_create(corporation_id=98000001)
+count_members.delay(98000001)

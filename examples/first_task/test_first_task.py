@@ -1,26 +1,301 @@
+import base64
+import json
+
 import pytest
+from allianceauth.authentication.task_statistics.counters import dashboard_results
+
+COUNT = "first_task.tasks.count_members"
+PICKLE = {"task_serializer": "pickle", "accept_content": ["pickle", "json"]}
+SWALLOW = {
+    "file": "tasks.py",
+    "old": "Roster.objects.get(corporation_id=corporation_id)",
+    "new": "Roster.objects.get_or_create(corporation_id=corporation_id)[0]",
+}
 
 
-
-@pytest.mark.broken_by(r"waits", file="demo.py", old="greet.delay(", new="greet(")
-@pytest.mark.workers()
-def test_without_a_worker_the_message_waits_in_the_list_of_priority_five(lab):
-    """Without a worker the message waits in the Redis list of priority 5."""
+@pytest.mark.broken_by(r"waits in \{'celery\\x06\\x163': 1\}", conf={"task_default_priority": 3})
+@pytest.mark.broken_by(r"waits in \{\}", file="demo.py", old="count_members.delay(", new="count_members(")
+@pytest.mark.workers
+def test_delay_puts_one_message_into_the_redis_list_of_priority_five(lab):
+    """`.delay()` puts one message into Redis, into the list for priority 5 of the queue `celery`."""
     lab.demo()
-    assert lab.waiting() == {"celery\x06\x165": 1}, "nothing waits"
+    waiting = lab.waiting()
+    assert waiting == {"celery\x06\x165": 1}, f"the message waits in {waiting}"
 
 
-def test_delay_hands_the_task_to_a_worker(lab):
-    """`delay()` hands the task to a worker."""
+@pytest.mark.broken_by(r"sent as application/x-python-serialize", conf=PICKLE)
+@pytest.mark.broken_by(r"the body holds \[\[\], ", file="demo.py", old="delay(", new="delay(corporation_id=")
+@pytest.mark.workers
+def test_the_message_is_plain_json_with_the_name_and_the_arguments(lab):
+    """The message is JSON: the task's name and its arguments, readable for whoever can read Redis."""
     lab.demo()
-    (run,) = lab.finished("first_task.tasks.greet")
-    assert run.state == "succeeded"
-    assert "Hello Ada" in lab.log_file("extensions.log")
+    message = json.loads(lab.redis.lindex("celery\x06\x165", 0))
+    assert message["content-type"] == "application/json", f"sent as {message['content-type']}"
+    assert message["headers"]["task"] == COUNT
+    body = json.loads(base64.b64decode(message["body"]))
+    assert body[:2] == [[98000001], {}], f"the body holds {body}"
 
 
-def test_second(lab):
-    """`delay()` hands the task to a worker, twice."""
+@pytest.mark.broken_by(r"waits in \{\} before", file="demo.py", old="count_members.delay(", new="count_members(")
+@pytest.mark.workers
+def test_a_worker_that_starts_later_runs_the_waiting_task_in_its_own_process(lab):
+    """The message waits until there is a worker: one that starts later runs the task in its own process."""
     lab.demo()
+    waiting = lab.waiting()
+    assert sum(waiting.values()) == 1, f"the message waits in {waiting} before the worker starts"
+    worker = lab.start_worker()
+    lab.finished(COUNT)
+    ran_in = {event["pid"] for event in lab.events if event["type"] == "task-started"}
+    assert ran_in == {worker.pid}, f"it ran in {ran_in}"
+    assert lab.waiting() == {}, "the message still waits"
+
+
+@pytest.mark.broken_by(
+    r"the task is called \['count'\]",
+    file="tasks.py",
+    old="@shared_task\ndef count_members(",
+    new="@shared_task(name='count')\ndef count_members(",
+)
+def test_a_task_is_named_after_its_module_and_its_function(lab):
+    """A task's name is the path of its module, a dot and the name of the function."""
     lab.demo()
-    lab.finished("first_task.tasks.greet", 2)
-    assert lab.log_file("extensions.log").count("Hello Ada") == 2
+    names = [run.name for run in lab.finished()]
+    assert names == [COUNT], f"the task is called {names}"
+
+
+@pytest.mark.broken_by(
+    r"printed <AsyncResult|printed [0-9a-f]{8}-",
+    file="demo_function.py",
+    old="print(count_members(",
+    new="print(count_members.delay(",
+)
+def test_called_like_a_function_a_task_runs_in_the_caller(lab, capsys):
+    """Called like a function, a task runs in the caller, which gets its return value; no message is sent."""
+    lab.demo("demo_function.py")
+    printed = capsys.readouterr().out
+    assert printed == "0\n", f"the call printed {printed}"
+    lab.demo()
+    (sentinel,) = lab.finished(COUNT)
+    assert {event["uuid"] for event in lab.events} == {sentinel.id}, "the call sent a message"
+
+
+@pytest.mark.broken_by(
+    r"extensions.log holds ''",
+    file="tasks.py",
+    old="get_extension_logger(__name__)",
+    new="loggers.logging.getLogger(__name__)",
+)
+def test_a_line_of_the_extension_logger_goes_to_extensions_log(lab):
+    """What a task logs with `get_extension_logger` goes to `extensions.log`, and not to `allianceauth.log`."""
+    lab.demo()
+    lab.finished(COUNT)
+    line = "] Corporation 98000001 has 0 members in Auth\n"
+    extensions = lab.log_file("extensions.log")
+    assert extensions.count(line) == 1, f"extensions.log holds {extensions!r}"
+    assert "INFO [first_task.tasks:" in extensions, "the line does not name the module"
+    assert lab.log_file("allianceauth.log") == ""
+
+
+@pytest.mark.broken_by(
+    r"written 1 times",
+    file="loggers.py",
+    old="logger.debug(",
+    new="logger.parent.propagate = False\n        logger.debug(",
+)
+def test_the_workers_own_log_has_a_line_of_the_extension_logger_twice(lab):
+    """The worker's own log has a line of the extension logger twice: Auth and Celery both write it."""
+    lab.demo("demo_loggers.py")
+    lab.finished("first_task.tasks.compare_loggers")
+    times = lab.printed(lab.workers[0]).count("an info line of get_extension_logger\n")
+    assert times == 2, f"written {times} times"
+
+
+@pytest.mark.broken_by(r"extensions.log has a debug line", file="loggers.py", old="logger.debug(", new="logger.info(")
+def test_a_debug_line_goes_to_the_workers_log_only(lab):
+    """A debug line of the extension logger is in the worker's own log, but not in `extensions.log`."""
+    lab.demo("demo_loggers.py")
+    lab.finished("first_task.tasks.compare_loggers")
+    assert "a debug line of get_extension_logger\n" in lab.printed(lab.workers[0])
+    assert "a debug line" not in lab.log_file("extensions.log"), "extensions.log has a debug line"
+
+
+@pytest.mark.broken_by(
+    r"found in", file="loggers.py", old="logger = get(__name__)", new="logger = get_extension_logger(get.__name__)"
+)
+def test_info_lines_of_any_other_logger_are_lost(lab):
+    """Info lines of `get_task_logger` and of `logging.getLogger` are written nowhere: the worker's level is WARNING."""
+    lab.demo("demo_loggers.py")
+    lab.finished("first_task.tasks.compare_loggers")
+    places = {name: lab.log_file(name) for name in ("extensions.log", "allianceauth.log")}
+    places["the worker's log"] = lab.printed(lab.workers[0])
+    for lost in ("an info line of get_task_logger\n", "an info line of getLogger\n"):
+        found = [place for place, text in places.items() if lost in text]
+        assert found == [], f"{lost!r} found in {found}"
+
+
+@pytest.mark.broken_by(
+    r"files hold '.*a warning of getLogger",
+    file="loggers.py",
+    old="logger = get(__name__)",
+    new="logger = get_extension_logger(get.__name__)",
+)
+def test_warnings_of_other_loggers_and_prints_go_to_the_workers_log_only(lab):
+    """Warnings of other loggers, and what a task prints, are in the worker's own log and in no log file of Auth."""
+    lab.demo("demo_loggers.py")
+    lab.finished("first_task.tasks.compare_loggers")
+    worker = lab.printed(lab.workers[0])
+    files = lab.log_file("extensions.log") + lab.log_file("allianceauth.log")
+    for line in ("a warning of get_task_logger\n", "a warning of getLogger\n", "a printed line\n"):
+        assert line not in files, f"files hold {files!r}"
+        assert worker.count(line) == 1
+
+
+@pytest.mark.broken_by(
+    r"Auth's log files hold .*Traceback",
+    file="demo_failing.py",
+    old="import count_members",
+    new="import count_members_or_tell as count_members",
+)
+def test_the_traceback_is_in_the_workers_log_and_in_no_log_file_of_auth(lab):
+    """The traceback of a raised exception is in the worker's own log; no log file of Auth gets a line."""
+    lab.demo("demo_failing.py")
+    lab.finished()
+    files = lab.log_file("extensions.log") + lab.log_file("allianceauth.log")
+    assert files == "", f"Auth's log files hold {files!r}"
+    worker = lab.printed(lab.workers[0])
+    assert "] raised unexpected: DoesNotExist('Roster matching query does not exist.')\nTraceback (most" in worker
+
+
+@pytest.mark.broken_by(r"extensions.log holds ''", file="tasks.py", old="logger.exception(", new="logger.debug(")
+@pytest.mark.broken_by(r"the task succeeded", file="tasks.py", old="        raise\n", new="        return\n")
+def test_logger_exception_brings_the_traceback_to_extensions_log(lab):
+    """A task that calls `logger.exception` and raises again has its traceback in `extensions.log`, and still fails."""
+    lab.demo("demo_telling.py")
+    (run,) = lab.finished("first_task.tasks.count_members_or_tell")
+    assert run.state == "failed", f"the task {run.state}"
+    extensions = lab.log_file("extensions.log")
+    expected = "] Can't count the members of corporation 98999999\nTraceback (most recent call last)"
+    assert expected in extensions, f"extensions.log holds {extensions!r}"
+
+
+@pytest.mark.broken_by(
+    r"[34] starts",
+    file="tasks.py",
+    old="@shared_task\ndef count_members(",
+    new="@shared_task(autoretry_for=(Exception,), max_retries=1, default_retry_delay=0)\ndef count_members(",
+)
+def test_a_failed_task_is_not_tried_again(lab):
+    """A task that raised is not run again, unless it asks for that, and its worker goes on with the next."""
+    lab.demo("demo_failing.py")
+    lab.demo()
+    lab.finished(COUNT, 2)
+    lab.settle()
+    starts = [event["type"] for event in lab.events].count("task-started")
+    assert starts == 2, f"{starts} starts"
+    assert sorted(run.state for run in lab.runs()) == ["failed", "succeeded"]
+
+
+@pytest.mark.broken_by(
+    r"left \[b?'members'\]",
+    file="tasks.py",
+    old="    roster.count()",
+    new="    __import__('django_redis').get_redis_connection().set('members', 1)\n    roster.count()",
+)
+def test_neither_a_failure_nor_a_returned_value_is_kept(lab):
+    """When a task has ended, Redis holds neither its message nor its exception nor what it returned."""
+    lab.demo()
+    lab.demo("demo_failing.py")
+    lab.finished(COUNT, 2)
+    lab.wait(lambda: lab.redis.hlen("unacked") == 0, "the acknowledgement")
+    known = ("_kombu.binding", "ALLIANCEAUTH_EVENT_SERIES")
+    left = [key for key in map(bytes.decode, lab.redis.scan_iter()) if not key.startswith(known)]
+    assert left == [], f"left {left}"
+
+
+@pytest.mark.broken_by(r"Auth counts 0 failed", **SWALLOW)
+def test_auths_dashboard_counts_the_failure(lab):
+    """A raised exception counts as one failed task on the dashboard's task statistics."""
+    before = dashboard_results(hours=1).failed
+    lab.demo("demo_failing.py")
+    lab.finished(COUNT)
+    failed = dashboard_results(hours=1).failed - before
+    assert failed == 1, f"Auth counts {failed} failed"
+
+
+@pytest.mark.broken_by(
+    r"printed ''", file="demo_model_argument.py", old="Roster(corporation_id=98000001)", new="98000001"
+)
+def test_a_model_instance_as_argument_raises_at_the_call(lab, capsys):
+    """A model instance as an argument raises `EncodeError` at the call, and nothing is sent: pass its key instead."""
+    lab.demo("demo_model_argument.py")
+    printed = capsys.readouterr().out
+    assert printed == "Object of type Roster is not JSON serializable\n", f"printed {printed!r}"
+    lab.demo()
+    (sentinel,) = lab.finished()
+    assert {event["uuid"] for event in lab.events} == {sentinel.id}, "the call sent a message"
+
+
+@pytest.mark.broken_by(
+    r"arrived as \['datetime: .*'tuple",
+    file="tasks.py",
+    old="(*given):",
+    new="(*given):\n    given = (given[0], tuple(given[1]), given[2])",
+)
+@pytest.mark.broken_by(
+    r"arrived as \['str: ", file="demo_arguments.py", old="tzinfo=UTC)", new="tzinfo=UTC).isoformat()"
+)
+def test_a_datetime_arrives_as_one_but_a_tuple_as_a_list_and_numbers_as_keys_as_text(lab):
+    """A datetime arrives as a datetime, but a tuple as a list, and a dictionary's integer keys as strings."""
+    lab.demo("demo_arguments.py")
+    lab.finished("first_task.tasks.show_arguments")
+    arrived = [line.partition("] ")[2].partition("] ")[2] for line in lab.log_file("extensions.log").splitlines()]
+    expected = ["datetime: 2026-11-24 11:00:00+00:00", "list: [1, 2]", "dict: {'30000142': 'Jita'}"]
+    assert arrived == expected, f"arrived as {arrived}"
+
+
+@pytest.mark.broken_by(
+    r"printed ''",
+    file="tasks.py",
+    old="@shared_task\ndef count_members(",
+    new="@shared_task(typing=False)\ndef count_members(",
+)
+def test_a_missing_argument_raises_at_the_call(lab, capsys):
+    """A missing argument raises `TypeError` where `.delay()` is called, and nothing is sent."""
+    lab.demo("demo_missing_argument.py")
+    printed = capsys.readouterr().out
+    expected = "count_members() missing 1 required positional argument: 'corporation_id'\n"
+    assert printed == expected, f"printed {printed!r}"
+    lab.demo()
+    (sentinel,) = lab.finished()
+    assert {event["uuid"] for event in lab.events} == {sentinel.id}, "the call sent a message"
+
+
+@pytest.mark.broken_by(
+    r"it succeeded", file="tasks.py", old="def show_arguments(*given):", new="def count_pilots(*given):"
+)
+def test_a_message_for_a_name_that_is_gone_is_discarded(lab):
+    """A message whose task was renamed or removed is thrown away, with an error in the worker's own log only."""
+    before = dashboard_results(hours=1).failed
+    lab.demo("demo_renamed.py")
+    (run,) = lab.finished()
+    assert run.state == "failed", f"it {run.state}"
+    assert run.exception == "NotRegistered('first_task.tasks.count_pilots')"
+    worker = lab.printed(lab.workers[0])
+    assert "Received unregistered task of type 'first_task.tasks.count_pilots'.\nThe message has been ignored" in worker
+    lab.settle()
+    assert lab.log_file("extensions.log") + lab.log_file("allianceauth.log") == ""
+    assert dashboard_results(hours=1).failed == before, "Auth counts it as failed"
+
+
+@pytest.mark.broken_by(
+    r"it succeeded",
+    file="tasks.py",
+    old="from . import loggers\n",
+    new="from . import loggers, reports  # noqa: F401\n",
+)
+def test_a_task_outside_tasks_py_is_unknown_to_the_worker(lab):
+    """A task in a module other than `tasks.py`, which `tasks.py` does not import, is unknown to the worker."""
+    lab.demo("demo_elsewhere.py")
+    (run,) = lab.finished()
+    assert run.state == "failed", f"it {run.state}"
+    assert run.exception == "NotRegistered('first_task.reports.send_report')"

@@ -1,0 +1,5 @@
+from first_task.models import Roster
+from first_task.tasks import count_members
+
+Roster.objects.get_or_create(corporation_id=98000001)
+print(count_members(98000001))

@@ -1,0 +1,9 @@
+from kombu.exceptions import EncodeError
+
+from first_task.models import Roster
+from first_task.tasks import show_arguments
+
+try:
+    show_arguments.delay(Roster(corporation_id=98000001))
+except EncodeError as error:
+    print(error)

@@ -1,0 +1,14 @@
+from allianceauth.eveonline.models import EveCharacter
+from django.db import models
+
+
+class Roster(models.Model):
+    """How many characters of a corporation Alliance Auth knows."""
+
+    corporation_id = models.PositiveIntegerField(primary_key=True)
+    members = models.PositiveIntegerField(default=0)
+
+    def count(self):
+        """Count the characters anew and keep the number."""
+        self.members = EveCharacter.objects.filter(corporation_id=self.corporation_id).count()
+        self.save()
