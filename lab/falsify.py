@@ -79,6 +79,7 @@ class _Collector:
         self.breaks: list[Break] = []
         self.without: list[str] = []
 
+    @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         for item in items:
             nodeid = f"{item.path}::{item.name}"
