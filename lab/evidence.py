@@ -78,7 +78,7 @@ def _lines(folder: Path) -> coverage.CoverageData:
     if running:
         running.stop()
         running.save()
-    cov.combine([str(folder)], keep=True)
+    cov.combine([str(path) for path in folder.iterdir()], keep=True)
     return cov.get_data()
 
 
