@@ -1,0 +1,99 @@
+"""The evidence says what the site rests on: everything green, every line executed, nothing skipped."""
+
+import ast
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+
+from lab import evidence
+from lab.paths import EXAMPLES, chapters
+
+TESTS = sorted(EXAMPLES.glob("*/test_*.py"))
+
+
+@pytest.fixture(scope="module")
+def recorded() -> dict[str, Any]:
+    """Load the chapters of the evidence."""
+    found: dict[str, Any] = evidence.load()["chapters"]
+    assert found, "build/evidence.json is missing: run nox -s examples first"
+    return found
+
+
+def test_every_chapter_has_app_tests_page_and_evidence(recorded: dict[str, Any]) -> None:
+    for name in chapters():
+        assert (EXAMPLES / name / f"test_{name}.py").is_file()
+        assert (ROOT / "docs" / f"{name}.md").is_file()
+        assert name in recorded, f"no evidence of {name}: run nox -s examples -- {name}"
+
+
+def test_there_are_at_least_sixty_claims_and_all_are_green(recorded: dict[str, Any]) -> None:
+    claims = [claim for chapter in recorded.values() for claim in chapter["claims"]]
+    assert len(claims) >= 60
+    assert [claim["test"] for claim in claims if claim["outcome"] != "passed"] == []
+
+
+def test_every_test_of_the_examples_is_in_the_evidence(recorded: dict[str, Any]) -> None:
+    for path in TESTS:
+        tree = ast.parse(path.read_text())
+        written = {
+            node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+        }
+        assert written == {claim["test"] for claim in recorded[path.parent.name]["claims"]}
+
+
+def test_the_evidence_is_of_the_files_as_they_are(recorded: dict[str, Any]) -> None:
+    for chapter in recorded.values():
+        for name, entry in chapter["files"].items():
+            assert evidence.sha256(ROOT / name) == entry["sha256"], f"{name} has changed since it ran"
+
+
+def test_every_line_of_every_example_was_executed(recorded: dict[str, Any]) -> None:
+    missing = {
+        name: lines
+        for chapter in recorded.values()
+        for name, entry in chapter["files"].items()
+        if (lines := evidence.missing_lines(entry))
+    }
+    assert missing == {}
+
+
+def test_lines_were_executed_in_tests_workers_and_the_web_server(recorded: dict[str, Any]) -> None:
+    roles = {
+        role
+        for chapter in recorded.values()
+        for entry in chapter["files"].values()
+        for role in entry.get("executed", {})
+    }
+    assert {"test", "worker", "web"} <= roles
+
+
+def test_events_are_relative_to_the_claim_and_name_no_machine(recorded: dict[str, Any]) -> None:
+    events = [event for chapter in recorded.values() for claim in chapter["claims"] for event in claim["events"]]
+    assert events
+    assert all(-1 < event["at"] < 120 for event in events)
+    assert {re.sub(r"_\d+$", "", event["worker"]) for event in events} <= {"client", "worker", "worker_services"}
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.parent.name)
+def test_no_claim_is_skipped_rerun_or_slept_through(path: Path) -> None:
+    found = re.findall(
+        r"mark\.(?:skip|xfail|flaky)\w*|pytest\.skip|importorskip|time\.sleep\(|always_eager", path.read_text()
+    )
+    assert found == []
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.parent.name)
+def test_every_claim_declares_a_break_and_a_sentence(path: Path) -> None:
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            assert ast.get_docstring(node), f"{node.name} has no sentence"
+            marks = [ast.unparse(mark) for mark in node.decorator_list]
+            assert any("broken_by" in mark for mark in marks), f"{node.name} has no break"
+
+
+def test_an_example_never_imports_the_lab() -> None:
+    for path in EXAMPLES.glob("*/*.py"):
+        assert not re.search(r"^\s*(from|import) (lab|docs)\b", path.read_text(), re.MULTILINE), path
