@@ -128,11 +128,15 @@ class Lab:
     def kill(self, process: processes.Process) -> None:
         """End a process and its children with -9."""
         process.kill()
+        self._gone(process)
 
     def stop(self, process: processes.Process, timeout: float = 10.0) -> None:
         """End a process the way supervisor does, with SIGTERM, and wait for it."""
         process.signal(signal.SIGTERM)
         assert process.join(timeout), f"{process.name} did not stop within {timeout:g} s"
+        self._gone(process)
+
+    def _gone(self, process: processes.Process) -> None:
         if process in self._stage.extras:
             # Without it the stage is what the claim was given, and the next one can stand on it.
             self._stage.extras.remove(process)

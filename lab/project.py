@@ -87,6 +87,9 @@ def enter(project: Path, broker_url: str) -> None:
     template().parent.mkdir(exist_ok=True)
     _sqlite_copy(migrated, template())
     reset_database()
+    # Half a second each, which every process that is forked from here on would spend anew.
+    import allianceauth.middleware  # noqa: F401
+    import celery.bin.celery  # noqa: F401
 
 
 def move(folder: Path) -> None:
