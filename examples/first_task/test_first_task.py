@@ -295,7 +295,9 @@ def test_a_message_for_a_name_that_is_gone_is_discarded(lab):
 )
 def test_a_task_outside_tasks_py_is_unknown_to_the_worker(lab):
     """A task in a module other than `tasks.py`, which `tasks.py` does not import, is unknown to the worker."""
-    lab.demo("demo_elsewhere.py")
+    known_here = lab.demo("demo_elsewhere.py")
     (run,) = lab.finished()
     assert run.state == "failed", f"it {run.state}"
     assert run.exception == "NotRegistered('first_task.reports.send_report')"
+    known_here["send_report"]()
+    assert lab.log_file("extensions.log").count("The report is on its way\n") == 1, "only the caller knows the task"

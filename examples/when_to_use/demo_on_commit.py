@@ -1,0 +1,8 @@
+from allianceauth.eveonline.models import EveCorporationInfo
+from django.db import transaction
+
+from when_to_use.tasks import welcome
+
+with transaction.atomic():
+    EveCorporationInfo.objects.create(corporation_id=98000003, corporation_name="Gallente Traders")
+    welcome.delay_on_commit(98000003)
