@@ -97,7 +97,8 @@ def _child(role: str, argv: list[str], log: Path, folder: Path) -> None:
     for name in ("stdin", "stdout", "stderr"):
         setattr(sys, f"__{name}__", getattr(sys, name))
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # The web server has no handler of its own, and would end before it has saved the lines it executed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     sys.argv = list(argv)
     cov = trace(role, folder)
 
