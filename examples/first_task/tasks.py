@@ -1,7 +1,6 @@
 from allianceauth.services.hooks import get_extension_logger
 from celery import shared_task
 
-from . import loggers
 from .models import Roster
 
 logger = get_extension_logger(__name__)
@@ -32,4 +31,6 @@ def show_arguments(*given):
 
 @shared_task
 def compare_loggers():
-    loggers.write_lines()
+    from .loggers import write_lines
+
+    write_lines()

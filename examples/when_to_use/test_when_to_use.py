@@ -16,6 +16,16 @@ from when_to_use.tasks import welcome
 UPDATE = "when_to_use.tasks.update_members"
 WELCOME = "when_to_use.tasks.welcome"
 CSRF = "c" * 32
+HOOK = """@hooks.register("url_hook")
+def register_urls():
+    return UrlHook(urls, "when_to_use", r"^when-to-use/")
+"""
+PUBLIC_HOOK = """from django.conf import settings
+settings.APPS_WITH_PUBLIC_VIEWS.append("when_to_use")
+@hooks.register("url_hook")
+def register_urls():
+    return UrlHook(urls, "when_to_use", r"^when-to-use/", ["when_to_use.views.update_by_task"])
+"""
 
 
 def log_in(name, character_id):
@@ -97,8 +107,8 @@ def test_a_user_who_has_the_answer_does_not_learn_of_a_failure(lab):
 @pytest.mark.broken_by(
     r"answered 200",
     file="auth_hooks.py",
-    old='r"^when-to-use/")',
-    new='r"^when-to-use/", excluded_views=["when_to_use.views.update_by_task"])',
+    old=HOOK,
+    new=PUBLIC_HOOK,
 )
 def test_auth_lets_no_one_start_the_task_without_a_login_and_a_main(lab, corporation):
     """Views that a `UrlHook` registers start nothing for a visitor who has no login, or no main character."""
@@ -114,7 +124,7 @@ def test_auth_lets_no_one_start_the_task_without_a_login_and_a_main(lab, corpora
 
 @pytest.mark.waits(3.9)
 @pytest.mark.broken_by(r"update_by_task: .* 2 s", file="views.py", old="update_members.delay(", new="update_members(")
-def test_either_way_the_work_is_done(lab, capsys):
+def test_either_way_the_work_is_done(lab, capsys, caplog):
     """The work is done all the same, in the view or by the task, and leaves the same result."""
     lab.demo()
     printed = capsys.readouterr().out
@@ -123,7 +133,8 @@ def test_either_way_the_work_is_done(lab, capsys):
         "update_by_task: The update is on its way. Answered after 0 s.\n"
     ), f"printed {printed}"
     lab.finished(UPDATE)
-    assert lab.log_file("extensions.log").count("Amarr Haulers has 42 members") == 2
+    assert caplog.messages.count("Amarr Haulers has 42 members") == 1, "the view did not do it"
+    assert "Amarr Haulers has 42 members\n" in lab.printed(lab.workers[0]), "the worker did not do it"
     assert members() == 42
 
 
@@ -172,10 +183,12 @@ def test_after_a_rollback_delay_on_commit_sends_nothing(lab):
     new="apply_async_on_commit((98000004,), countdown=30)",
 )
 def test_without_a_transaction_delay_on_commit_sends_at_once(lab):
-    """Outside a transaction `.delay_on_commit()` sends the task at once."""
+    """Outside a transaction `.delay_on_commit()` sends the task at once; in either case it returns nothing."""
     lab.demo("demo_no_transaction.py")
     (run,) = lab.finished(WELCOME, timeout=3)
     assert run.state == "succeeded"
+    assert welcome.delay_on_commit(98000004) is None
+    lab.finished(WELCOME, 2)
 
 
 @pytest.mark.workers
@@ -184,8 +197,10 @@ def test_without_a_worker_the_view_answers_just_as_fast(lab, corporation):
     """A view that starts a task does not notice that no worker runs: it answers as fast, and the message waits."""
     client = Client(SERVER_NAME="127.0.0.1")
     client.cookies.load(log_in("Aiko", 90000001))
+    url = reverse("when_to_use:update_by_task", args=[98000001])
+    client.get(url)
     began = perf_counter()
-    response = client.post(reverse("when_to_use:update_by_task", args=[98000001]))
+    response = client.post(url)
     seconds = perf_counter() - began
     assert response.content == b"The update is on its way."
     assert seconds < 1, f"answered after {seconds:.2f} s"
@@ -194,7 +209,7 @@ def test_without_a_worker_the_view_answers_just_as_fast(lab, corporation):
 
 @pytest.mark.workers
 @pytest.mark.waits(0.5)
-@pytest.mark.broken_by(r"raised after 0\.0", conf={"task_publish_retry": False})
+@pytest.mark.broken_by(r"raised after [5-9]\.", conf={"task_publish_retry": False})
 def test_when_the_broker_refuses_starting_a_task_raises_after_some_tries(lab):
     """When the broker refuses connections, starting a task tries for half a second, then raises `OperationalError`."""
     nowhere = Celery(broker="redis://127.0.0.1:1/0", set_as_current=False)
