@@ -13,7 +13,6 @@ from lab.plugin import Claims
 QUIET = [
     "-qq",
     "--no-header",
-    "--no-summary",
     "-p",
     "no:cacheprovider",
     "--tb=short",

@@ -62,6 +62,8 @@ class Stage:
         """Whether a claim that asks for `spec` can stand on this stage after the last claim."""
         as_asked = self.spec == spec and not spec.fresh and len(self.workers) == len(spec.workers)
         # A beat that a claim left running would send into the next one.
+        # A worker that was paused may have been resumed since.
+        as_asked = as_asked and not any(worker.paused for worker in spec.workers)
         as_asked = as_asked and len(self.extras) == int(spec.web)
         return as_asked and all(process.alive for process in self.processes) and self.idle()
 
