@@ -13,6 +13,7 @@ from lab.plugin import Claims
 QUIET = [
     "-qq",
     "--no-header",
+    "--disable-warnings",
     "-p",
     "no:cacheprovider",
     "--tb=short",

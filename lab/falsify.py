@@ -154,8 +154,9 @@ def _all(standing: run.Run, names: list[str], expression: str, began: float) -> 
                 print(f"{'✓' if good else '✗'} {item.chapter}: {item.claim}\n    {line}", flush=True)
         time.sleep(0.02)
     total = sum(not item.control for item in breaks)
+    controls = len(breaks) - total
     seconds = time.monotonic() - began
-    print(f"\n{green} of {len(breaks) - total} claims green unbroken, {caught} of {total} breaks caught, {seconds:.0f} s")
+    print(f"\n{green} of {controls} claims green unbroken, {caught} of {total} breaks caught, {seconds:.0f} s")
     return int(wrong > 0 or not total)
 
 

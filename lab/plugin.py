@@ -37,6 +37,7 @@ class Claims:
         self._began = time.monotonic()
         self._claims: dict[str, list[evidence.Claim]] = {}
         self._chapter = ""
+        self._written: list[str] = []
 
     def pytest_configure(self, config: pytest.Config) -> None:
         """Declare the markers."""
@@ -153,8 +154,9 @@ class Claims:
         if not self._claims:
             return
         whole = {name: claims for name, claims in self._claims.items() if self._collected.get(name) == len(claims)}
-        if self._write:
+        if self._write and whole:
             evidence.record(self.run, whole)
+            self._written = list(whole)
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
@@ -173,9 +175,8 @@ class Claims:
         versions = self.run.versions()
         line = " · ".join(f"{shown} {versions[name]}" for name, shown in names.items())
         print(f"{line} · Python {versions['python']} · {versions['broker']}")
-        passed = sum(claim.outcome == "passed" for claim in every)
-        if self._write and passed == len(every):
-            print(f"Evidence: {os.path.relpath(EVIDENCE, EXAMPLES.parent)}")
+        if self._written:
+            print(f"Evidence of {', '.join(self._written)}: {os.path.relpath(EVIDENCE, EXAMPLES.parent)}")
 
 
 _BENCH = pytest.StashKey[Lab]()
