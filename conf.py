@@ -1,0 +1,110 @@
+"""Sphinx's configuration; the pages stand in `docs/`.
+
+`python -m sphinx -W --keep-going -b html -c . docs build/html`, which is what `nox -s docs` calls.
+"""
+
+import hashlib
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
+
+from lab import kernel  # noqa: E402
+
+project = "Celery FAQ for Alliance Auth"
+author = "the Celery FAQ’s authors"
+project_copyright = "MIT licence"
+language = "en"
+
+extensions = [
+    "myst_parser",
+    "_ext.blocks",
+    "_ext.claims",
+    "_ext.charts",
+    "_ext.measured",
+    "_ext.anchors",
+    "_ext.guards",
+    "_ext.source",
+    "_ext.head",
+    "_ext.machine",
+]
+source_suffix = {".md": "markdown"}
+exclude_patterns = ["_ext", "measured"]
+templates_path = ["docs/_templates"]
+smartquotes = False
+nitpicky = True
+myst_heading_anchors = 3
+
+# The kernel that executes the calls. It is known to this build alone.
+_kernelspecs = Path(tempfile.gettempdir()) / f"celery-faq-kernelspec-{os.getuid()}"
+kernel.specification(_kernelspecs)
+os.environ["JUPYTER_PATH"] = os.pathsep.join([str(_kernelspecs), os.environ.get("JUPYTER_PATH", "")]).rstrip(os.pathsep)
+# Kernels end when the build does, however that ends.
+os.environ.setdefault("LAB_PARENT", str(os.getpid()))
+jupyter_execute_default_kernel = kernel.NAME
+# The kernel itself has a deadline for each cell, which names the cell; this one is for a kernel that hangs.
+jupyter_execute_kwargs = {
+    "timeout": 90,
+    "startup_timeout": 120,
+    "allow_errors": True,
+    "coalesce_streams": True,
+    "store_widget_state": False,
+}
+
+# Where the site is published and where its source is: from whoever builds it.
+html_baseurl = next(
+    (os.environ[name] for name in ("SITE_URL", "READTHEDOCS_CANONICAL_URL", "CI_PAGES_URL") if os.environ.get(name)), ""
+)
+html_baseurl = html_baseurl.rstrip("/") + "/" if html_baseurl else ""
+_repository = next(
+    (
+        os.environ[name]
+        for name in ("REPOSITORY_URL", "CI_PROJECT_URL", "READTHEDOCS_GIT_CLONE_URL")
+        if os.environ.get(name)
+    ),
+    "",
+)
+html_context = {
+    "default_mode": "auto",
+    "repository": _repository.removesuffix(".git").rstrip("/"),
+    "branch": os.environ.get("REPOSITORY_BRANCH") or os.environ.get("CI_DEFAULT_BRANCH") or "main",
+}
+
+html_theme = "sphinx_book_theme"
+html_title = project
+html_static_path = ["docs/_static"]
+html_css_files = ["site.css"]
+html_js_files = [("site.js", {"defer": "defer"})]
+html_favicon = "docs/_static/icon.svg"
+html_copy_source = False
+html_show_sphinx = False
+html_show_copyright = False
+html_permalinks_icon = "#"
+html_sidebars = {
+    "**": ["navbar-logo.html", "search-button-field.html", "sbt-sidebar-nav.html", "page-toc.html"],
+    "proof/*": ["navbar-logo.html", "search-button-field.html", "sbt-sidebar-nav.html"],
+}
+html_theme_options = {
+    "home_page_in_toc": True,
+    "show_navbar_depth": 0,
+    "use_download_button": False,
+    "use_fullscreen_button": False,
+    # The margin on the right belongs to the proofs; the page's contents stand in the sidebar on the left.
+    "secondary_sidebar_items": [],
+    "toc_title": "On this page",
+    "article_footer_items": ["page-links.html"],
+    "pygments_light_style": "a11y-light",
+    "pygments_dark_style": "a11y-dark",
+    "footer_content_items": [],
+    "back_to_top_button": False,
+}
+
+
+def setup(app: object) -> None:
+    """Write the pages anew when an extension or a template has changed; Sphinx does not look at those."""
+    files = sorted([*ROOT.glob("docs/_ext/*.py"), *ROOT.glob("docs/_templates/**/*.html")])
+    mark = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+    app.add_config_value("site_code", mark, "html")  # type: ignore[attr-defined]

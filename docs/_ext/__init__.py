@@ -1,0 +1,1 @@
+"""The site's Sphinx extensions; each module has one job."""

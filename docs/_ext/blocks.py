@@ -1,0 +1,219 @@
+"""The directives `{block}` and `{call}`: code from a file under `examples/`, shown, or shown and executed."""
+
+import html
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from docutils.parsers.rst import directives
+from jupyter_sphinx.ast import CellOutputNode, JupyterCell
+from jupyter_sphinx.execute import ExecuteJupyterCells
+from sphinx.application import Sphinx
+from sphinx.directives.code import LiteralIncludeReader
+from sphinx.transforms.post_transforms import SphinxPostTransform
+from sphinx.util import parselinenos
+from sphinx.util.docutils import SphinxDirective
+
+from lab import kernel, worker_log
+from lab.paths import EXAMPLES
+
+from . import source
+from .proof import Claim, Evidence, Lines, Stop
+
+_LANGUAGES = {".py": "python", ".html": "html+django", ".toml": "toml", ".conf": "ini", ".sh": "bash", ".txt": "text"}
+
+
+class Block(nodes.General, nodes.Element):
+    """A piece of code on a page. Attributes: `file`, `lines`, `text`, `language`, `names`, `called`."""
+
+    @property
+    def shown(self) -> Lines:
+        """The lines that the block shows."""
+        return Lines(self["file"], tuple(self["lines"]))
+
+    def problem(self, evidence: Evidence) -> str:
+        """Return why the block may not be shown, and the remedy."""
+        return evidence.block_problem(self.shown)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register directives, the executing transform, and the evidence under each block."""
+    app.setup_extension("jupyter_sphinx")
+    app.registry.transforms.remove(ExecuteJupyterCells)
+    app.add_transform(ExecuteCalls)
+    app.add_node(Block, html=(_visit_block, _depart_block))
+    app.add_directive("block", BlockDirective)
+    app.add_directive("call", CallDirective)
+    app.add_post_transform(EvidenceLines)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+class _Shows(SphinxDirective):
+    """What the two directives share: the file, where it is, and where the directive stands."""
+
+    def file(self) -> Path:
+        """Return the file that the argument names; an error with page, line and remedy if there is none."""
+        path = EXAMPLES / self.arguments[0]
+        if not path.is_file() or not path.resolve().is_relative_to(EXAMPLES):
+            raise self.error(
+                f"there is no file examples/{self.arguments[0]}. Name an existing one by its path from examples/, "
+                "for example chains/tasks.py."
+            )
+        self.env.note_dependency(self.relative(path))
+        return path
+
+    def relative(self, path: Path) -> str:
+        """Return a file's path from the pages' folder, which is how Sphinx counts dependencies."""
+        return self.env.relfn2path(f"/../{path.relative_to(EXAMPLES.parent).as_posix()}")[0]
+
+    def shown(self, path: Path, text: str, lines: list[int], **more: Any) -> Block:
+        """Return the block without its content."""
+        node = Block(
+            file=path.relative_to(EXAMPLES.parent).as_posix(),
+            lines=lines,
+            text=text,
+            language=_LANGUAGES.get(path.suffix, "text"),
+            **more,
+        )
+        node.line = self.lineno
+        count = self.env.temp_data.get("blocks", 0) + 1
+        self.env.temp_data["blocks"] = count
+        node["ids"] = [f"block-{count}"]
+        return node
+
+
+class BlockDirective(_Shows):
+    """`{block} chains/tasks.py`: the file, or with `:pyobject:` or `:lines:` a part of it."""
+
+    required_arguments = 1
+    final_argument_whitespace = True
+    option_spec = {"pyobject": directives.unchanged_required, "lines": directives.unchanged_required}  # noqa: RUF012
+
+    def run(self) -> list[nodes.Node]:
+        """Read the lines."""
+        path = self.file()
+        options: dict[str, Any] = dict(self.options)
+        if "pyobject" in options:
+            options["lineno-match"] = True
+        reader = LiteralIncludeReader(str(path), options, self.config)
+        try:
+            text, count = reader.read(self.state_machine.get_source_and_line(self.lineno))
+        except ValueError as error:
+            raise self.error(f"{error}. Name a function, a class or lines that {self.arguments[0]} has.") from None
+        if "pyobject" in options:
+            lines = list(range(reader.lineno_start, reader.lineno_start + count))
+        elif "lines" in options:
+            lines = [line + 1 for line in parselinenos(options["lines"], len(path.read_text().splitlines()))]
+        else:
+            lines = list(range(1, count + 1))
+        node = self.shown(path, text, lines, called=False, part=options.get("pyobject", ""))
+        literal = nodes.literal_block(text, text, language=node["language"])
+        node += literal
+        return [node]
+
+
+class CallDirective(_Shows, JupyterCell):  # type: ignore[misc]
+    """`{call} chains/demo.py`: the file as a cell, executed while the page is read, with what came of it."""
+
+    required_arguments = 1
+    optional_arguments = 0
+    has_content = False
+    option_spec = {}  # noqa: RUF012
+
+    def run(self) -> list[nodes.Node]:
+        """Make the cell, which `ExecuteCalls` executes later."""
+        path = self.file()
+        # What the call prints depends on the tasks it calls and on the kernel.
+        others = [file for file in path.parent.glob("*.py") if not file.name.startswith("test_")]
+        for other in (*others, Path(kernel.__file__), Path(worker_log.__file__)):
+            self.env.note_dependency(self.relative(other))
+        self.arguments = [f"/../{path.relative_to(EXAMPLES.parent).as_posix()}"]
+        text = path.read_text()
+        node = self.shown(path, text, list(range(1, len(text.splitlines()) + 1)), called=True, part="")
+        (cell,) = super().run()
+        # Whatever a cell raises or prints on stderr comes back as output; ExecuteCalls judges it by page and line.
+        cell["raises"], cell["stderr"] = [], True
+        node += cell
+        return [node]
+
+
+class ExecuteCalls(ExecuteJupyterCells):  # type: ignore[misc]
+    """jupyter-sphinx's execution, with errors that name page, line and remedy."""
+
+    def apply(self) -> None:
+        """Execute the page's cells; stop the build where one failed."""
+        calls = [node for node in self.document.findall(Block) if node["called"]]
+        page = Path(self.env.doc2path(self.env.docname)).relative_to(Path(self.env.srcdir).parent)
+        try:
+            super().apply()
+        except Exception as error:
+            cause = getattr(error, "orig_exc", None) or error
+            line = calls[0].line if calls else 1
+            raise Stop(
+                f"{page}:{line}: the calls of this page could not be executed ({type(cause).__name__}: {cause}). "
+                "Run nox -s examples to see whether the lab starts here."
+            ) from None
+        for call in calls:
+            self._judge(call, page)
+
+    def _judge(self, call: Block, page: Path) -> None:
+        (output,) = call.findall(CellOutputNode)
+        for literal in output.findall(nodes.literal_block):
+            if "traceback" in literal["classes"] or "stderr" in literal["classes"]:
+                what = "raised" if "traceback" in literal["classes"] else "wrote to stderr"
+                raise Stop(
+                    f"{page}:{call.line}: the call {call['file']} {what}:\n{literal.astext().strip()}\n"
+                    f"Mend {call['file']}, or catch and print there what a reader is meant to see; "
+                    f"nox -s examples -- {call.shown.chapter} runs it too."
+                )
+        if not output.astext().strip():
+            output += nodes.literal_block("", "(no output)", language="none", classes=["output", "stream"])
+
+
+class EvidenceLines(SphinxPostTransform):
+    """Puts under each block what it ran on and which claims it was part of."""
+
+    default_priority = 400
+    formats = ("html",)
+
+    def run(self, **_: Any) -> None:
+        """Append the line to each block of the page."""
+        evidence = Evidence()
+        for node in self.document.findall(Block):
+            markup = evidence_line(evidence, node.shown, lambda claim: source.link(self.app, self.env.docname, claim))
+            node += nodes.raw("", markup, format="html")
+
+
+def evidence_line(evidence: Evidence, shown: Lines, link: Any) -> str:
+    """Return the quiet line under a block, which opens to the claims."""
+    claims = evidence.proofs(shown)
+    seconds = sum(claim.seconds for claim in claims)
+    plural = "" if len(claims) == 1 else "s"
+    record = evidence.chapter(shown.chapter)
+    versions = record["versions"]
+    when = record["recorded"][:16].replace("T", " ")
+    rest = f"Python {versions['python']}, Django {versions['django']}, kombu {versions['kombu']}"
+    items = "".join(f"<li>{_claim(claim, link(claim))}</li>" for claim in claims)
+    return (
+        f'<details class="evidence"><summary>Ran on {html.escape(evidence.line(shown.chapter))} · '
+        f"{len(claims)} claim{plural} · {seconds:.1f} s</summary>"
+        f"<ul>{items}</ul><p>Recorded {when} UTC on {rest}.</p></details>"
+    )
+
+
+def _claim(claim: Claim, link: str) -> str:
+    took = f'<span class="took">{claim.seconds:.2f} s</span>'
+    return f'<a href="{html.escape(link)}">{source.prose(claim.sentence)}</a> {took}'
+
+
+def _visit_block(self: Any, node: Block) -> None:
+    part = f' <span class="part">{html.escape(node["part"])}</span>' if node["part"] else ""
+    kind = "called" if node["called"] else "shown"
+    self.body.append(
+        f'<figure class="block {kind}" id="{node["ids"][0]}" data-file="{html.escape(node["file"])}">'
+        f"<figcaption><code>{html.escape(node.shown.short)}</code>{part}</figcaption>"
+    )
+
+
+def _depart_block(self: Any, node: Block) -> None:
+    self.body.append("</figure>\n")

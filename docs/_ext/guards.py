@@ -1,0 +1,74 @@
+"""Nothing unproven gets out: looks at every page before any is written, and stops the build with all it found.
+
+Nodes that stand for something to be proven have a method `problem(evidence)`; what is code and no such node was typed
+into the page.
+"""
+
+from collections.abc import Iterator
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.util import logging
+
+from .blocks import Block
+from .proof import Evidence, Stop
+
+logger = logging.getLogger(__name__)
+
+_TYPED = (
+    "a code block is typed into the page. Put the code into a file under examples/<chapter>/, have a test run it, "
+    "and show it with {block} or {call}."
+)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register the check."""
+    app.connect("env-check-consistency", check)
+    app.connect("env-updated", outdated)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def outdated(app: Sphinx, env: BuildEnvironment) -> list[str]:
+    """Write the pages anew, without executing them, when the evidence has changed."""
+    digest = Evidence().digest()
+    before, env.written_from = getattr(env, "written_from", ""), digest  # type: ignore[attr-defined]
+    return [] if before == digest else sorted(env.found_docs)
+
+
+def check(app: Sphinx, env: BuildEnvironment) -> None:
+    """Stop the build where a page shows what is not proven."""
+    evidence = Evidence()
+    count = 0
+    for docname in sorted(env.found_docs):
+        for line, problem in problems(env.get_doctree(docname), evidence):
+            logger.error("%s", problem, location=(docname, line))
+            count += 1
+    if count:
+        raise Stop(f"{count} thing{'s' if count > 1 else ''} on the pages not proven (see above); nothing was written.")
+
+
+def problems(doctree: nodes.document, evidence: Evidence) -> Iterator[tuple[int, str]]:
+    """Yield line and problem of everything on a page that must not be there."""
+    shown = {id(node) for block in doctree.findall(Block) for node in block.findall()}
+    for node in doctree.findall(nodes.Element):
+        if hasattr(node, "problem"):
+            problem = node.problem(evidence)
+            if problem:
+                yield line_of(node), problem
+        elif _is_code(node) and id(node) not in shown:
+            yield line_of(node), _TYPED
+
+
+def _is_code(node: nodes.Element) -> bool:
+    if isinstance(node, nodes.raw):
+        return "<pre" in node.astext().lower()
+    return isinstance(node, nodes.literal_block | nodes.doctest_block)
+
+
+def line_of(node: nodes.Element) -> int:
+    """Return the line of the page a node stands on, or that of the nearest parent that knows."""
+    place: nodes.Element | None = node
+    while place is not None and not place.line:
+        place = place.parent
+    return (place.line if place else None) or 1

@@ -1,0 +1,189 @@
+"""The evidence as the pages need it: which claims there are, what they prove, and whether a block may be shown."""
+
+import ast
+import hashlib
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lab import evidence
+from lab.paths import EXAMPLES, ROOT, chapters
+
+NAMES = {"allianceauth": "Alliance Auth", "celery": "Celery"}
+RUN = "run nox -s examples"
+
+
+class Stop(SystemExit):
+    """Ends the build with a message and nothing else.
+
+    Sphinx follows any exception with its own versions, a traceback and where to report a bug of Sphinx: none of that
+    helps a person whose page shows what has not been proven.
+    """
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim: a sentence, its test, and how the test went."""
+
+    chapter: str
+    test: str
+    sentence: str
+    line: int
+    outcome: str
+    seconds: float
+    events: list[dict[str, Any]] = field(repr=False, hash=False)
+    data: dict[str, Any] = field(repr=False, hash=False)
+
+    @property
+    def key(self) -> str:
+        """The claim's name across chapters."""
+        return f"{self.chapter}/{self.test}"
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Some lines of a file under `examples/`, as a page shows them. `lines` are counted from 1."""
+
+    file: str
+    lines: tuple[int, ...]
+
+    @property
+    def chapter(self) -> str:
+        """The chapter the file belongs to."""
+        return self.file.split("/")[1]
+
+    @property
+    def short(self) -> str:
+        """The file's path from `examples/`, which is how a page calls it."""
+        return self.file.removeprefix("examples/")
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return ROOT / self.file
+
+
+class Evidence:
+    """The record that `nox -s examples` wrote."""
+
+    def __init__(self) -> None:
+        """Read what is on disk."""
+        self._chapters: dict[str, Any] = evidence.load()["chapters"]
+
+    def chapter(self, name: str) -> dict[str, Any]:
+        """Return a chapter's record; empty where there is none."""
+        found: dict[str, Any] = self._chapters.get(name, {})
+        return found
+
+    @cached_property
+    def claims(self) -> dict[str, Claim]:
+        """All claims, by `chapter/test`."""
+        found = {}
+        for chapter in chapters():
+            for entry in self.chapter(chapter).get("claims", []):
+                given = {name: entry[name] for name in ("test", "line", "outcome", "seconds", "events", "data")}
+                claim = Claim(chapter=chapter, sentence=entry["claim"], **given)
+                found[claim.key] = claim
+        return found
+
+    def digest(self) -> str:
+        """Return a mark that changes when anything in the evidence does."""
+        return hashlib.sha256(repr(sorted(self._chapters.items())).encode()).hexdigest()
+
+    def claim_problem(self, key: str) -> str:
+        """Return what is wrong with claim `key` of a page, and the remedy; empty if it is proven."""
+        chapter, _, test = key.partition("/")
+        claim = self.claims.get(key)
+        test_file = f"examples/{chapter}/test_{chapter}.py"
+        if claim is None:
+            return (
+                f"the claim {test} has no proof: there is no such test in the evidence of {chapter!r}. Correct its "
+                f"name, or write the test in {test_file} and {RUN} -- {chapter}."
+            )
+        if claim.outcome != "passed":
+            return f"the claim {test} is not proven: its test {claim.outcome}. Mend {test_file} and {RUN} -- {chapter}."
+        return self._stale(chapter, test_file)
+
+    def block_problem(self, shown: Lines) -> str:
+        """Return why these lines may not be shown, and the remedy; empty if they have run as they stand."""
+        return self._stale(shown.chapter, shown.file) or self._not_executed(shown)
+
+    def _stale(self, chapter: str, file: str) -> str:
+        record = self.chapter(chapter)
+        if not record:
+            return f"there is no evidence for the chapter {chapter!r}: {RUN} -- {chapter}."
+        entry = record["files"].get(file)
+        if entry is None:
+            return f"{file} is not in the evidence of {chapter!r}: {RUN} -- {chapter}."
+        if entry["sha256"] != evidence.sha256(ROOT / file):
+            return f"{file} has changed since it was last run: {RUN} -- {chapter}."
+        return ""
+
+    def _not_executed(self, shown: Lines) -> str:
+        if not shown.file.endswith(".py"):
+            return ""
+        entry = self.chapter(shown.chapter)["files"][shown.file]
+        # An empty `executed` with statements there means that nothing ran the file at all.
+        missing = [line for line in evidence.missing_lines(entry) if line in shown.lines]
+        if not missing:
+            return ""
+        numbers = ", ".join(map(str, missing))
+        return (
+            f"{shown.file}: no test executes line{'s' if len(missing) > 1 else ''} {numbers}. Write a test that does, "
+            f"or take the code out, and {RUN} -- {shown.chapter}."
+        )
+
+    def proofs(self, shown: Lines) -> list[Claim]:
+        """Return the claims that ran these lines: by the tasks that the events name, and by what the tests mention."""
+        every = [claim for claim in self.claims.values() if claim.chapter == shown.chapter]
+        module = shown.short.removesuffix(".py").replace("/", ".")
+        names = _defined(shown)
+        mentioned = _mentions(shown.chapter)
+        wanted = {shown.path.name} if not names else set(names)
+        tasks = {f"{module}.{name}" for name in names}
+        found = [
+            claim
+            for claim in every
+            if tasks & {event.get("name", "") for event in claim.events} or wanted & mentioned.get(claim.test, set())
+        ]
+        return found or every
+
+    def line(self, chapter: str) -> str:
+        """Return what a chapter ran on, in a line."""
+        versions = self.chapter(chapter)["versions"]
+        return " · ".join([*(f"{shown} {versions[name]}" for name, shown in NAMES.items()), versions["broker"]])
+
+
+def _defined(shown: Lines) -> list[str]:
+    """Return the functions and classes whose definitions are among the lines; none for a script of calls."""
+    if not shown.file.endswith(".py"):
+        return []
+    tree = ast.parse(shown.path.read_text())
+    found = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    return [node.name for node in found if node.lineno in shown.lines]
+
+
+def _mentions(chapter: str) -> dict[str, set[str]]:
+    """Return, for each test of a chapter, the names and file names in it and in the test module's helpers it calls."""
+    path = EXAMPLES / chapter / f"test_{chapter}.py"
+    if not path.exists():
+        return {}
+    bodies: dict[str, set[str]] = {}
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef):
+            words = set()
+            for part in ast.walk(node):
+                if isinstance(part, ast.Name):
+                    words.add(part.id)
+                elif isinstance(part, ast.Attribute):
+                    words.add(part.attr)
+                elif isinstance(part, ast.Constant) and isinstance(part.value, str):
+                    words.add(part.value)
+                if isinstance(part, ast.Call) and isinstance(part.func, ast.Attribute) and part.func.attr == "demo":
+                    words |= set() if part.args else {"demo.py"}
+            bodies[node.name] = words
+    for words in bodies.values():
+        for helper in list(words & bodies.keys()):
+            words |= bodies[helper]
+    return bodies

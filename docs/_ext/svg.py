@@ -1,0 +1,231 @@
+"""Four kinds of figure as inline SVG: a timeline, an order, staircases, bars. Drawn from data, in the page's colours.
+
+Each takes data and returns a `Figure`: the drawing, and the data as a table for those who want numbers.
+"""
+
+import html
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+WIDTH = 720
+_LEFT = 150
+_RIGHT = 20
+_ROW = 26
+_CHAR = 7.2
+
+
+@dataclass
+class Figure:
+    """A drawing of `height`, and its data: column names and rows."""
+
+    body: list[str]
+    height: float
+    columns: Sequence[str]
+    rows: list[Sequence[str]]
+    legend: list[tuple[str, str]] = field(default_factory=list)
+
+    def markup(self, name: str, title: str) -> str:
+        """Return the figure as HTML; `title` is its text alternative."""
+        body = "".join(self.body)
+        legend = "".join(f'<span class="{kind}">{html.escape(label)}</span>' for kind, label in self.legend)
+        head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in self.columns)
+        rows = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in self.rows)
+        return (
+            f'<figure class="chart" id="chart-{name}">'
+            f'<div class="scroll" tabindex="0" role="region" aria-label="Figure: {html.escape(title)}">'
+            f'<svg role="img" viewBox="0 0 {WIDTH} {self.height:g}" aria-labelledby="{name}-title {name}-desc">'
+            f'<title id="{name}-title">{html.escape(title)}</title>'
+            f'<desc id="{name}-desc">The data stands in the table below the figure.</desc>{body}</svg></div>'
+            f"{f'<p class=legend aria-hidden=true>{legend}</p>' if legend else ''}"
+            f"<figcaption>{html.escape(title)}</figcaption>"
+            f'<details class="data"><summary>The data</summary><div class="scroll" tabindex="0" role="region" '
+            f'aria-label="Data of the figure"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+            "</details></figure>"
+        )
+
+
+@dataclass
+class Bar:
+    """A stretch of time: in `group`, from `start` to `end` seconds, labelled; `kind` is its colour, `mark` a tick."""
+
+    group: str
+    label: str
+    start: float
+    end: float
+    kind: str = "one"
+    mark: float | None = None
+
+
+def text(x: float, y: float, words: str, kind: str = "", anchor: str = "start") -> str:
+    """Return a line of text."""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{kind}">{html.escape(words)}</text>'
+
+
+def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
+    """Return a line."""
+    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{kind}"/>'
+
+
+def rect(x: float, y: float, width: float, height: float, kind: str) -> str:
+    """Return a rectangle."""
+    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" rx="2" class="{kind}"/>'
+
+
+def lanes(bars: Iterable[Bar]) -> list[list[Bar]]:
+    """Pack bars into as few lanes as there were things running at a time, the earliest first."""
+    packed: list[list[Bar]] = []
+    for bar in sorted(bars, key=lambda bar: (bar.start, bar.end)):
+        for lane in packed:
+            if lane[-1].end <= bar.start + 1e-6:
+                lane.append(bar)
+                break
+        else:
+            packed.append([bar])
+    return packed
+
+
+def ticks(most: float, count: int = 6) -> list[float]:
+    """Return round numbers from 0 up to `most`."""
+    if most <= 0:
+        return [0.0]
+    step = 10.0 ** len(str(int(most)))
+    while most / step < count:
+        for factor in (2, 2.5, 2):
+            step /= factor
+            if most / step >= count:
+                break
+        if step < 1e-3:
+            break
+    if most / step > 2 * count:
+        step *= 2
+    return [number * step for number in range(int(most / step + 1e-9) + 1)]
+
+
+def _axis(most: float, y: float, unit: str, top: float) -> tuple[list[str], float]:
+    """Return a time axis below `y`, and the width of one unit."""
+    scale = (WIDTH - _LEFT - _RIGHT) / most
+    body = []
+    for tick in ticks(most):
+        x = _LEFT + tick * scale
+        body += [line(x, top, x, y, "grid"), text(x, y + 16, f"{tick:g}", "tick", "middle")]
+    body.append(text(WIDTH - _RIGHT, y + 32, unit, "tick", "end"))
+    return body, scale
+
+
+def timeline(bars: Sequence[Bar], unit: str = "seconds", legend: Sequence[tuple[str, str]] = ()) -> Figure:
+    """Draw what ran when: for each group as many lanes as it used."""
+    groups = list(dict.fromkeys(bar.group for bar in bars))
+    most = max(bar.end for bar in bars) * 1.02
+    height = 10.0
+    placed: list[tuple[float, str, list[list[Bar]]]] = []
+    for group in groups:
+        packed = lanes(bar for bar in bars if bar.group == group)
+        placed.append((height, group, packed))
+        height += len(packed) * _ROW + 12
+    body, scale = _axis(most, height, unit, 4)
+    for top, group, packed in placed:
+        body.append(text(_LEFT - 10, top + 17, group, "label", "end"))
+        for number, lane in enumerate(packed):
+            y = top + number * _ROW
+            for bar in lane:
+                x, width = _LEFT + bar.start * scale, max((bar.end - bar.start) * scale, 2.0)
+                body.append(rect(x, y + 3, width, _ROW - 6, bar.kind))
+                if len(bar.label) * _CHAR < width - 6:
+                    body.append(text(x + width / 2, y + 17, bar.label, f"on-{bar.kind}", "middle"))
+                if bar.mark is not None:
+                    at = _LEFT + bar.mark * scale
+                    body.append(line(at, y + 1, at, y + _ROW - 1, "mark"))
+    rows = [(bar.group, bar.label, f"{bar.start:.2f}", f"{bar.end:.2f}") for bar in bars]
+    return Figure(body, height + 40, ("where", "task", "started (s)", "ended (s)"), rows, list(legend))
+
+
+def order(left: Sequence[str], right: Sequence[str], names: tuple[str, str], kinds: dict[str, str]) -> Figure:
+    """Draw two orders of the same things side by side, with a line from place to place."""
+    top, step = 34.0, 28.0
+    x1, x2 = WIDTH * 0.32, WIDTH * 0.68
+    body = [text(x1, 16, names[0], "label", "middle"), text(x2, 16, names[1], "label", "middle")]
+    for place, label in enumerate(left):
+        y, goal = top + place * step, top + right.index(label) * step
+        kind = kinds.get(label, "one")
+        body += [
+            line(x1 + 12, y, x2 - 12, goal, f"link {kind}"),
+            text(x1 - 4, y + 4, label, "label", "end"),
+            text(x2 + 4, goal + 4, label, "label"),
+            f'<circle cx="{x1 + 8:.1f}" cy="{y:.1f}" r="4" class="{kind}"/>',
+            f'<circle cx="{x2 - 8:.1f}" cy="{goal:.1f}" r="4" class="{kind}"/>',
+        ]
+    rows = [(str(place + 1), label, str(right.index(label) + 1)) for place, label in enumerate(left)]
+    return Figure(body, top + len(left) * step, (names[0], "what", names[1]), rows)
+
+
+def staircase(series: dict[str, Sequence[float]], unit: str, counted: str) -> Figure:
+    """Draw how many things had happened by when, one staircase for each series of instants."""
+    most = max(max(instants) for instants in series.values()) * 1.05 or 1.0
+    top, bottom = 20.0, 260.0
+    count = max(len(instants) for instants in series.values())
+    rise = (bottom - top) / count
+    body, scale = _axis(most, bottom, unit, top)
+    for tick in ticks(count, 4):
+        y = bottom - tick * rise
+        body += [line(_LEFT, y, WIDTH - _RIGHT, y, "grid"), text(_LEFT - 8, y + 4, f"{tick:g}", "tick", "end")]
+    body.append(text(_LEFT - 8, 12, counted, "tick", "end"))
+    kinds = ("one", "two", "three")
+    rows: list[Sequence[str]] = []
+    for kind, (name, instants) in zip(kinds, series.items(), strict=False):
+        path = f"M{_LEFT} {bottom}"
+        for number, at in enumerate(sorted(instants), 1):
+            path += f" H{_LEFT + at * scale:.1f} V{bottom - number * rise:.1f}"
+            rows.append((name, str(number), f"{at:.2f}"))
+        body.append(f'<path d="{path}" class="stair {kind}"/>')
+    legend = [(kind, name) for kind, name in zip(kinds, series, strict=False)]
+    return Figure(body, bottom + 40, ("", counted, unit), rows, legend)
+
+
+def bars(series: dict[str, Sequence[float]], unit: str, counted: str, bins: Sequence[str] = ()) -> Figure:
+    """Draw heights side by side, one small panel below the other for each series; `bins` are the x axis's labels."""
+    most = max(max(heights) for heights in series.values()) or 1
+    panel, gap, top = 92.0, 44.0, 24.0
+    body: list[str] = []
+    rows: list[Sequence[str]] = []
+    y = top
+    for kind, (name, heights) in zip(("one", "two", "three"), series.items(), strict=False):
+        wide = (WIDTH - _LEFT - _RIGHT) / len(heights)
+        body += [
+            text(_LEFT - 10, y + panel / 2 + 4, name, "label", "end"),
+            line(_LEFT, y + panel, WIDTH - _RIGHT, y + panel, "axis"),
+        ]
+        peak = max(heights)
+        for number, height in enumerate(heights):
+            label = bins[number] if bins else str(number)
+            rows.append((name, label, f"{height:g}"))
+            if height:
+                tall = height / most * panel
+                x = _LEFT + number * wide
+                body.append(rect(x + wide * 0.08, y + panel - tall, max(wide * 0.84, 0.8), tall, kind))
+        at = _LEFT + (list(heights).index(peak) + 0.5) * wide
+        tall = peak / most * panel
+        anchor = "start" if at < WIDTH * 0.75 else "end"
+        body.append(
+            text(
+                at + (wide / 2 + 4) * (1 if anchor == "start" else -1),
+                y + panel - tall + 10,
+                f"at most {peak:g}",
+                "tick",
+                anchor,
+            )
+        )
+        every = max(1, len(heights) // 6)
+        for number in range(0, len(heights), every):
+            body.append(
+                text(
+                    _LEFT + (number + 0.5) * wide,
+                    y + panel + 15,
+                    bins[number] if bins else str(number),
+                    "tick",
+                    "middle",
+                )
+            )
+        y += panel + gap
+    body.append(text(WIDTH - _RIGHT, y - gap + 32, unit, "tick", "end"))
+    body.append(text(_LEFT, 12, counted, "tick"))
+    return Figure(body, y - gap + 40, ("", unit, counted), rows)

@@ -1,0 +1,164 @@
+"""The kernel behind the pages: IPython in an Alliance Auth project, with a private broker and a real worker.
+
+Each cell starts from an untouched database. After it the kernel waits until all that the cell sent has ended, then
+prints what the worker logged. `python -m lab.kernel -f FILE` is what a kernelspec calls; `specification()` writes one.
+"""
+
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from lab import project, run, worker_log
+from lab.errors import LabError
+from lab.events import ENDS
+from lab.paths import ROOT
+from lab.stage import Stage, Stages, StageSpec
+
+NAME = "lab"
+# A cell of a page is a few lines and two or three seconds of tasks; more is a mistake. 0 means no limit.
+DEADLINE = float(os.environ.get("LAB_CELL_DEADLINE", "30"))
+
+
+def specification(folder: Path) -> None:
+    """Write the kernelspec into `folder`, which the caller puts on JUPYTER_PATH; nobody's home is touched."""
+    target = folder / "kernels" / NAME
+    target.mkdir(parents=True, exist_ok=True)
+    argv = [sys.executable, "-m", "lab.kernel", "-f", "{connection_file}", "--log-level=ERROR"]
+    spec = {"argv": argv, "display_name": "Lab", "language": "python", "env": {"PYTHONPATH": str(ROOT)}}
+    (target / "kernel.json").write_text(json.dumps(spec))
+
+
+class Session:
+    """What stands around the cells: one stage, its events, and the worker's log as far as it was shown."""
+
+    def __init__(self, standing: run.Run, stage: Stage) -> None:
+        """Stand on `stage`."""
+        self.stage = stage
+        self._log = worker_log.Log(standing.folder)
+
+    def begin(self) -> None:
+        """Lay everything out for the next cell: an untouched database, no locks, no events of the last one."""
+        for key in self.stage.redis.scan_iter(match=":1:*"):
+            self.stage.redis.delete(key)
+        project.reset_database()
+        self.stage.recorder.begin()
+        self._log.skip()
+
+    def settle(self, timeout: float) -> None:
+        """Wait until all that was sent has ended; `AssertionError` after `timeout` seconds."""
+
+        def quiet() -> bool:
+            ended = all(f"task-{task.state}" in ENDS for task in self.stage.recorder.runs())
+            return ended and self.stage.idle()
+
+        self.stage.recorder.wait(quiet, timeout, "the end of every task that the cell sent")
+
+    def report(self) -> str:
+        """Return what the worker logged since `begin`; where it logged nothing, how each task ended."""
+        runs = self.stage.recorder.runs()
+        logged = worker_log.lines(self._log.read(), runs)
+        if not logged:
+            logged = [f"{task.name} {task.state}" for task in sorted(runs, key=lambda task: task.sent or 0)]
+        return "".join(f"[worker] {line}\n" for line in logged)
+
+
+@contextmanager
+def _deadline(seconds: float) -> Iterator[None]:
+    """Raise `TimeoutError` in the cell that runs longer than `seconds`."""
+
+    def expire(_signal: int, _frame: FrameType | None) -> None:
+        raise TimeoutError(f"the cell did not end within {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, expire)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _kernel_class(session: Session) -> type:
+    # Imported late: ipykernel starts threads, and the worker is forked before there are any.
+    from ipykernel.ipkernel import IPythonKernel
+
+    class LabKernel(IPythonKernel):  # type: ignore[misc, unused-ignore]
+        """IPython's kernel with a session around each cell."""
+
+        implementation = NAME
+        language_info = {**IPythonKernel.language_info, "pygments_lexer": "python"}  # noqa: RUF012
+
+        async def do_execute(self, code: str, silent: bool, *args: Any, **kwargs: Any) -> dict[str, Any]:
+            """Run a cell, wait for its tasks, print what the worker logged."""
+            if silent:
+                return await super().do_execute(code, silent, *args, **kwargs)
+            session.begin()
+            with _deadline(DEADLINE):
+                reply: dict[str, Any] = await super().do_execute(code, silent, *args, **kwargs)
+            problem = ""
+            try:
+                session.settle(DEADLINE or 3600)
+            except (AssertionError, KeyboardInterrupt) as error:
+                problem = str(error) or "interrupted"
+            sys.stdout.write(session.report())
+            sys.stdout.flush()
+            if problem and reply["status"] == "ok":
+                told = {"ename": "TimeoutError", "evalue": problem, "traceback": [problem]}
+                self.send_response(self.iopub_socket, "error", told)
+                return {**reply, **told, "status": "error"}
+            return reply
+
+    return LabKernel
+
+
+def _tasks(module: str, source: str) -> None:
+    """Cell magic: replace the module's tasks by those in the cell, here and in the worker: `%%tasks chains.tasks`."""
+    from myauth.celery import app
+
+    module = module.strip()
+    worker_log.replace_tasks(app, module, source)
+    replies = app.control.broadcast("redefine", {"module": module, "source": source}, reply=True, timeout=5, limit=1)
+    for reply in (replies or [{"worker": {"error": "no answer"}}])[0].values():
+        if "error" in reply:
+            raise RuntimeError(f"the worker did not take the new {module}: {reply['error']}")
+
+
+def main() -> int:
+    """Start a run, a worker, then the kernel on the connection file that the command line names."""
+    # A cell runs inside the kernel's event loop, on its only thread; Django can't know that nothing else runs there.
+    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
+    try:
+        # Private, whatever REDIS_URL says: several pages may be executed at the same time.
+        standing = run.start("path" if shutil.which("redis-server") else "embedded")
+    except LabError as error:
+        print(error, file=sys.stderr)
+        return 1
+    stages = Stages(standing)
+    try:
+        worker_log.capture(standing.folder)
+        session = Session(standing, stages.take(StageSpec()))
+        from ipykernel.kernelapp import IPKernelApp
+
+        app = IPKernelApp.instance(kernel_class=_kernel_class(session))
+        app.initialize(sys.argv[1:])
+        # A page shows what a script prints, not what a prompt echoes; escape sequences are for terminals.
+        app.shell.ast_node_interactivity = "none"
+        app.shell.colors = "nocolor"
+        worker_log.show_here()
+        app.shell.register_magic_function(_tasks, "cell", "tasks")
+        app.start()
+        return 0
+    finally:
+        stages.close()
+        standing.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+"""The worker's side of the kernel: what it logs, as a reader wants to see it, and new definitions of its tasks."""
+
+import json
+import logging
+import re
+import sys
+import traceback
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from celery import current_task
+from celery.signals import after_setup_logger, after_setup_task_logger
+from celery.worker.control import control_command
+
+from lab.events import TaskRun
+from lab.paths import EXAMPLES
+
+# Two tasks that run at the same time log in an order that nobody decides: within this many seconds it is not shown.
+_TOGETHER = 0.1
+# The worker's own housekeeping, which says nothing about the example.
+_HOUSEKEEPING = ("celery.worker.consumer.mingle", "celery.worker.consumer.gossip", "celery.worker.pidbox")
+_UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+
+
+class _Handler(logging.Handler):
+    """Appends what the worker's console shows to a file, one JSON object a line."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._file = path.open("a", buffering=1)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        data = getattr(record, "data", None)
+        task = data["id"] if isinstance(data, dict) and "id" in data else _current_id()
+        text = _short(record.getMessage())
+        if record.exc_info and record.exc_info[1]:
+            text += _own_frames(record.exc_info[1], record.exc_info[2])
+        line = {"at": record.created, "level": record.levelname, "logger": record.name, "task": task, "text": text}
+        self._file.write(json.dumps(line) + "\n")
+
+
+def _current_id() -> str:
+    return current_task.request.id or "" if current_task else ""
+
+
+def _short(message: str) -> str:
+    """Return a message of Celery's without ids and without the dump of a message's body."""
+    if message.startswith("Received unregistered task"):
+        message = message.partition("\n\n")[0]
+    return re.sub(_UUID, "…", re.sub(rf"\[{_UUID}\]", "", message))
+
+
+def _own_frames(error: BaseException, where: TracebackType | None) -> str:
+    """Return a traceback with the frames of the examples only, by their short paths; nothing where there are none."""
+    lines = ["", "Traceback (most recent call last):"]
+    for frame in traceback.extract_tb(where):
+        path = Path(frame.filename)
+        if path.is_relative_to(EXAMPLES):
+            lines.append(f'  File "{path.relative_to(EXAMPLES)}", line {frame.lineno}, in {frame.name}')
+            lines.append(f"    {frame.line}")
+    lines.append("".join(traceback.format_exception_only(error)).strip())
+    return "\n".join(lines) if len(lines) > 3 else ""
+
+
+def capture(folder: Path) -> None:
+    """Let the workers that are forked from here write what they log to a file in `folder` too."""
+    path = folder / "worker.jsonl"
+    path.touch()
+
+    def attach(logger: logging.Logger, **_: Any) -> None:
+        logger.addHandler(_Handler(path))
+
+    after_setup_logger.connect(attach, weak=False)
+    after_setup_task_logger.connect(attach, weak=False)
+
+
+def show_here() -> None:
+    """Print what this process itself logs to its standard output, in place of Alliance Auth's console."""
+
+    class Here(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            # Looked up each time: a cell's output has a stream of its own.
+            print(f"[call] {record.levelname} {_short(record.getMessage())}", file=sys.stdout)
+
+    for name in list(logging.root.manager.loggerDict):
+        logger = logging.getLogger(name)
+        for handler in list(logger.handlers):
+            if type(handler) is logging.StreamHandler:
+                logger.removeHandler(handler)
+    logging.getLogger().addHandler(Here())
+
+
+class Log:
+    """Reads what the workers of the run in `folder` have logged."""
+
+    def __init__(self, folder: Path) -> None:
+        """Start at the beginning."""
+        self._file = (folder / "worker.jsonl").open()
+
+    def skip(self) -> None:
+        """Pass over what is there."""
+        self._file.read()
+
+    def read(self) -> list[dict[str, Any]]:
+        """Return what came since the last call."""
+        return [json.loads(line) for line in self._file if line.strip()]
+
+
+def lines(records: list[dict[str, Any]], runs: list[TaskRun]) -> list[str]:
+    """Return the records as lines for a reader, in the order in which they came.
+
+    Only where two tasks run side by side and log at nearly the same instant, the one sent first is shown first.
+    """
+    known = {run.id: run for run in runs}
+    kept = [record for record in records if record["logger"] not in _HOUSEKEEPING]
+    swapped = True
+    while swapped:
+        swapped = False
+        for place in range(len(kept) - 1):
+            first, second = kept[place], kept[place + 1]
+            one, other = known.get(first["task"]), known.get(second["task"])
+            if one and other and _arbitrary(first, second, one, other) and (one.sent or 0) > (other.sent or 0):
+                kept[place : place + 2] = [second, first]
+                swapped = True
+    return [f"{record['level']} " + record["text"].replace("\n", "\n         ") for record in kept]
+
+
+def _arbitrary(first: dict[str, Any], second: dict[str, Any], one: TaskRun, other: TaskRun) -> bool:
+    late = float("inf")
+    started = max(one.started or 0, other.started or 0)
+    ended = min(late if run.ended is None else run.ended for run in (one, other))
+    return one is not other and started < ended and abs(second["at"] - first["at"]) < _TOGETHER
+
+
+def replace_tasks(app: Any, module: str, source: str) -> None:
+    """Execute `source` as the new content of `module`; its tasks take the place of the old ones."""
+    there = sys.modules[module]
+    for name in [name for name in app.tasks if name.startswith(f"{module}.")]:
+        # A second @shared_task of the same name would return the old task.
+        app.tasks.pop(name)
+    exec(compile(source, there.__file__ or module, "exec"), vars(there))  # noqa: S102
+
+
+@control_command(args=[("module", str), ("source", str)])  # type: ignore[untyped-decorator, unused-ignore]
+def redefine(state: Any, module: str, source: str) -> dict[str, str]:
+    """Worker command: take over new definitions of a module's tasks."""
+    replace_tasks(state.app, module, source)
+    state.consumer.update_strategies()
+    return {"ok": module}
