@@ -5,12 +5,15 @@ from importlib import import_module
 import pytest
 import requests
 from allianceauth.eveonline.models import EveCharacter, EveCorporationInfo
+from allianceauth.notifications import notify
 from allianceauth.notifications.models import Notification
 from allianceauth.services.tasks import QueueOnce
+from celery import current_app
 from django.conf import settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.auth.models import User
 from django.db import transaction
+from django.test import Client, override_settings
 
 pytestmark = pytest.mark.web
 
@@ -181,6 +184,30 @@ def test_only_a_post_with_a_csrf_token_starts_a_task(lab):
     assert told() == [("danger", FAILURE)], "more than the last click started a task"
 
 
+@pytest.mark.waits(0.5)
+@pytest.mark.broken_by(
+    r"the next page shows \[\('info'",
+    file="views.py",
+    old="    audit_members.delay",
+    new='    messages.info(request, "The audit has started.")\n    audit_members.delay',
+)
+def test_a_start_that_fails_promises_nothing(lab, monkeypatch):
+    """If the task can't be sent, a view that makes the message after the start answers 500 and no message comes."""
+    client = Client(SERVER_NAME="127.0.0.1", raise_request_exception=False)
+    client.force_login(pilot())
+    monkeypatch.setenv("CELERY_BROKER_WRITE_URL", "redis://127.0.0.1:1/0")
+    current_app._after_fork()
+    try:
+        answer = client.post("/user_interface/audit/98000001/")
+    finally:
+        monkeypatch.undo()
+        current_app._after_fork()
+    assert answer.status_code == 500, f"answered with {answer.status_code}"
+    shown = ALERT.findall(client.get("/notifications/").content.decode())
+    assert shown == [], f"the next page shows {shown}"
+    assert lab.settle() == []
+
+
 @pytest.mark.broken_by(
     r"the stranger got 200",
     file="auth_hooks.py",
@@ -269,9 +296,10 @@ def test_the_list_shows_titles_and_the_own_page_the_message_as_plain_text(lab):
     old='members are in Auth")',
     new='members are in Auth", "Done")',
 )
-def test_a_notification_without_a_message_repeats_its_title(lab):
+def test_a_notification_without_a_message_repeats_its_title(lab, capsys):
     """A notification without a message has its title as its message."""
     lab.demo()
+    assert capsys.readouterr().out == f"{PROMISE}\n"
     lab.finished(AUDIT)
     (notification,) = Notification.objects.all()
     assert notification.message == notification.title, f"the message is {notification.message!r}"
@@ -314,6 +342,17 @@ def test_the_fifty_first_notification_deletes_the_oldest_unread_or_not(lab, caps
     lab.demo("demo_many.py")
     printed = capsys.readouterr().out
     assert printed == "50 kept, from Audit 3 to Audit 52\n", f"printed {printed!r}"
+
+
+@pytest.mark.broken_by(r"printed '2 kept", file="demo_many.py", old="range(1, 53)", new="range(1, 3)")
+def test_a_setting_changes_how_many_are_kept_and_zero_breaks_every_notification(lab, capsys):
+    """`NOTIFICATIONS_MAX_PER_USER` says how many notifications are kept; with 0 each new one raises ValueError."""
+    with override_settings(NOTIFICATIONS_MAX_PER_USER=3):
+        user = lab.demo("demo_many.py")["user"]
+    printed = capsys.readouterr().out
+    assert printed == "3 kept, from Audit 50 to Audit 52\n", f"printed {printed!r}"
+    with override_settings(NOTIFICATIONS_MAX_PER_USER=0), pytest.raises(ValueError, match="Negative indexing"):
+        notify(user, "Audit 53")
 
 
 @pytest.mark.broken_by(r"printed '254 char", file="demo_long_title.py", old='"x" * 300', new='("x" * 300)[:254]')
@@ -422,11 +461,13 @@ def test_a_notification_inside_a_failing_transaction_is_rolled_back(lab, capsys)
 @pytest.mark.broken_by(r"the message's deletion did not happen", conf={"task_acks_late": True})
 def test_a_killed_worker_takes_the_notification_with_it(lab):
     """The message leaves Redis while the task runs; if its worker is killed then, no notification ever comes."""
+    from user_interface.tasks import audit_members
+
     user = pilot()
     log = "Auth knows 1 of 12 members"
     # Whoever has begun to write keeps others from writing: the task stands still where it notifies.
     with transaction.atomic():
-        lab.demo()
+        audit_members.delay(98000001, user.pk)
         lab.wait(lambda: log in lab.log_file("extensions.log"), "the task's work")
         lab.wait(lambda: not lab.redis.hlen("unacked"), "the message's deletion", timeout=4)
         lab.kill(lab.workers[0])
