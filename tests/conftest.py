@@ -1,104 +1,14 @@
-"""What the tests of the lab share: a way to run it as a user does, and Redis servers to point it at."""
+"""What the tests of the lab share: a bed for runs, and Redis servers to point them at."""
 
-import contextlib
-import os
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 import redis
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from lab import broker  # noqa: E402
-from lab.guard import Guard  # noqa: E402
-
-
-@dataclass
-class Outcome:
-    """What a finished run of the lab left."""
-
-    code: int
-    out: str
-    err: str
-    seconds: float
-
-    @property
-    def sentence(self) -> str:
-        """The one line on standard error."""
-        lines = [line for line in self.err.splitlines() if line.strip()]
-        assert len(lines) == 1, f"not one sentence but {len(lines)} lines: {self.err}"
-        return lines[0]
-
-
-def until(condition: Callable[[], object], timeout: float, what: str) -> object:
-    """Wait until `condition()` is true and return its value."""
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.05)
-    raise AssertionError(f"{what} did not happen within {timeout:g} s")
-
-
-class Bed:
-    """Runs `python -m lab` with a temporary folder of its own."""
-
-    def __init__(self, tmp: Path) -> None:
-        self.tmp = tmp
-        self.env = {**os.environ, "TMPDIR": str(tmp)}
-        self.env.pop("REDIS_URL", None)
-        self.env.pop("LAB_PARENT", None)
-
-    def run(self, *argv: str, **env: str) -> Outcome:
-        """Run to the end."""
-        began = time.monotonic()
-        done = subprocess.run(
-            [sys.executable, "-m", "lab", *argv],
-            cwd=ROOT,
-            env={**self.env, **env},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        return Outcome(done.returncode, done.stdout, done.stderr, time.monotonic() - began)
-
-    def start(self, *argv: str, **env: str) -> subprocess.Popen[str]:
-        """Start and return at once."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "lab", *argv],
-            cwd=ROOT,
-            env={**self.env, **env},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-
-    def folders(self) -> list[Path]:
-        """Return the runs' folders that are there."""
-        return list(self.tmp.glob("celery-faq-*"))
-
-    def registered(self) -> list[psutil.Process]:
-        """Return the processes that the runs have registered with their guards, and the guards, as far as alive."""
-        found = []
-        for registry in self.tmp.glob("celery-faq-*/processes"):
-            with contextlib.suppress(OSError):
-                for line in registry.read_text().splitlines():
-                    with contextlib.suppress(psutil.NoSuchProcess):
-                        found.append(psutil.Process(int(line.split()[0])))
-        for process in psutil.process_iter(["cmdline"]):
-            words = process.info["cmdline"] or []
-            if any(word.startswith(str(self.tmp)) for word in words):
-                found.append(process)
-        return found
+from lab import broker
+from lab.guard import Guard
+from tests.bed import Bed
 
 
 @pytest.fixture

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
 
 from lab import evidence
-from lab.paths import EXAMPLES, chapters
+from lab.paths import EXAMPLES, ROOT, chapters
 
 TESTS = sorted(EXAMPLES.glob("*/test_*.py"))
 

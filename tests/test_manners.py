@@ -8,7 +8,9 @@ from pathlib import Path
 import psutil
 import pytest
 import redis
-from conftest import ROOT, Bed, until
+
+from lab.paths import ROOT
+from tests.bed import Bed, until
 
 CHAPTER = "first_task"
 

@@ -1,0 +1,58 @@
+"""What the tests of the built site share: a plain static server and a real browser."""
+
+import http.server
+import shutil
+import threading
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+from playwright.sync_api import Browser, Error, sync_playwright
+
+from lab.paths import BUILD, chapters
+
+HTML = BUILD / "html"
+PAGES = sorted(path.relative_to(HTML).as_posix() for path in HTML.rglob("*.html"))
+CHAPTERS = [f"{name}.html" for name in chapters()]
+FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+
+
+class _Handler(http.server.SimpleHTTPRequestHandler):
+    """A plain static server, with gzip as any static host has it."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Answer with the site's own 404 page."""
+        if code == 404 and (HTML / "404.html").exists():
+            body = (HTML / "404.html").read_bytes()
+            self.send_response(404)
+            self.send_header("Content-Type", "text/html")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+            return
+        super().send_error(code, message, explain)
+
+
+@pytest.fixture(scope="session")
+def site() -> Iterator[str]:
+    """Serve the built site and return its address."""
+    assert PAGES, "build/html is empty: run nox -s docs first"
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, directory=str(HTML)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Start the Chromium on PATH, else the one that Playwright has fetched."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    with sync_playwright() as playwright:
+        try:
+            launched = playwright.chromium.launch(executable_path=found, args=FLAGS)
+        except Error as error:
+            pytest.exit(f"No browser can be started: install chromium. ({error.message.splitlines()[0]})", returncode=1)
+        yield launched

@@ -1,0 +1,161 @@
+"""The built site in a real browser: every page, phone and desktop, light and dark. `nox -s site` runs it."""
+
+import gzip
+import json
+from urllib.parse import urldefrag, urljoin, urlsplit
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, Page
+
+from tests.site.conftest import CHAPTERS, HTML, PAGES
+
+SIZES = {"phone": (360, 740), "desktop": (1280, 900)}
+
+
+class Visit:
+    """A page in a fresh context that notes what the console says and which addresses were asked."""
+
+    def __init__(self, context: BrowserContext, address: str) -> None:
+        self.errors: list[str] = []
+        self.requests: list[str] = []
+        self.page: Page = context.new_page()
+        self.page.on("console", lambda m: self.errors.append(m.text) if m.type in ("error", "warning") else None)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(address, wait_until="networkidle")
+
+
+@pytest.fixture(params=["light", "dark"])
+def scheme(request: pytest.FixtureRequest) -> str:
+    """Each colour scheme."""
+    return str(request.param)
+
+
+@pytest.fixture(params=list(SIZES))
+def size(request: pytest.FixtureRequest) -> tuple[int, int]:
+    """Each screen."""
+    return SIZES[request.param]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_clean(site: str, browser: Browser, name: str, size: tuple[int, int], scheme: str) -> None:
+    """No console error, no request off the host, no accessibility violation, no horizontal scroll."""
+    context = browser.new_context(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)  # type: ignore[arg-type]
+    visit = Visit(context, urljoin(site, name))
+    assert visit.errors == []
+    off = [url for url in visit.requests if not url.startswith((site, "data:", "blob:"))]
+    assert off == []
+    wide = visit.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert wide <= 0, f"{wide} px wider than the screen"
+    found = Axe().run(visit.page)
+    assert found.violations_count == 0, found.generate_report()
+    context.close()
+
+
+@pytest.fixture(scope="session")
+def anchors(browser: Browser, site: str) -> dict[str, set[str]]:
+    """Every page's anchors."""
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    found = {}
+    for name in PAGES:
+        page.goto(urljoin(site, name))
+        found[name] = set(page.eval_on_selector_all("[id]", "nodes => nodes.map(node => node.id)"))
+    context.close()
+    return found
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_internal_link_lands(browser: Browser, site: str, anchors: dict[str, set[str]], name: str) -> None:
+    """A link within the site names a file that is there, and an anchor that is on it."""
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(urljoin(site, name))
+    links = page.eval_on_selector_all("a[href], link[href]", "nodes => nodes.map(node => node.href)")
+    context.close()
+    dead = []
+    for link in links:
+        address, anchor = urldefrag(link)
+        if not address.startswith(site):
+            continue
+        path = urlsplit(address).path.lstrip("/") or "index.html"
+        wanted = HTML / path
+        if not wanted.is_file() or (anchor and path in anchors and anchor not in anchors[path]):
+            dead.append(link)
+    assert dead == []
+
+
+def _wire(visit: Visit, site: str) -> int:
+    """Bytes that the visit costs over a host that compresses text."""
+    total = 0
+    for url in set(visit.requests):
+        path = HTML / (urlsplit(url).path.lstrip("/") or "index.html")
+        if url.startswith(site) and path.is_file():
+            body = path.read_bytes()
+            total += min(len(body), len(gzip.compress(body)))
+    return total
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_a_chapter_page_weighs_at_most_200_kb_cold_and_30_kb_on_the_next_visit(
+    site: str, browser: Browser, name: str
+) -> None:
+    """Over the wire, gzip."""
+    context = browser.new_context()
+    first = "priorities.html" if name != "priorities.html" else "chains.html"
+    before = Visit(context, urljoin(site, first))
+    cold = _wire(before, site)
+    visit = Visit(context, urljoin(site, name))
+    visit.requests = [url for url in visit.requests if url not in before.requests]
+    assert cold <= 200_000, f"{first} costs {cold} bytes"
+    warm = _wire(visit, site)
+    assert warm <= 30_000, f"{name} costs {warm} bytes on the next visit"
+    context.close()
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_text_is_readable_without_any_script(site: str, browser: Browser, name: str) -> None:
+    """Heading, answer and code are there with scripts switched off."""
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(urljoin(site, name))
+    assert page.locator("article h1").first.is_visible()
+    assert page.locator("article p").first.is_visible()
+    assert page.locator("article pre").first.is_visible()
+    context.close()
+
+
+def test_no_block_is_without_evidence(site: str, browser: Browser) -> None:
+    """Counted in the HTML: each `pre` of a page is a block's code or a block's output, and each block has its proof."""
+    listed = json.loads((HTML / "evidence.json").read_text())["blocks"]
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    seen = 0
+    for name in PAGES:
+        page.goto(urljoin(site, name))
+        bare = page.eval_on_selector_all(
+            "article pre", "nodes => nodes.filter(n => !n.closest('.lab-block')).map(n => n.textContent)"
+        )
+        assert bare == [], f"{name}: code that belongs to no block"
+        for block in page.locator(".lab-block").all():
+            assert block.locator(".lab-evidence").count() == 1, f"{name}: a block without evidence"
+            assert any(
+                b["page"] == name.removesuffix(".html") and b["anchor"] == block.get_attribute("id") for b in listed
+            )
+            seen += 1
+    assert seen == len(listed) > 0
+    context.close()
+
+
+def test_search_finds_what_people_look_for(site: str, browser: Browser) -> None:
+    """AlreadyQueued, priority, visibility timeout."""
+    context = browser.new_context()
+    for words, page in {
+        "AlreadyQueued": "queue_once",
+        "priority": "priorities",
+        "visibility timeout": "smoothing",
+    }.items():
+        visit = Visit(context, urljoin(site, f"search.html?q={words.replace(' ', '+')}"))
+        visit.page.locator(f"#search-results a[href*='{page}']").first.wait_for(timeout=10_000)
+    context.close()
