@@ -96,7 +96,9 @@ class Recorder:
                 run.sent = at if run.sent is None else run.sent
                 continue
             run.worker = event["hostname"].partition("@")[2]
-            run.state = kind
+            # On a busy machine the first attempt may tell of its retry when the second has ended already.
+            if kind != "retried" or run.ended is None:
+                run.state = kind
             if kind == "received":
                 run.received = at
             elif kind == "started":
