@@ -1,0 +1,6 @@
+from priorities.tasks import update_structure
+
+try:
+    update_structure.delay(1035466617946, priority=3)
+except TypeError as error:
+    print(error)
