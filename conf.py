@@ -80,16 +80,20 @@ html_css_files = ["site.css"]
 html_js_files = [("site.js", {"defer": "defer"})]
 html_favicon = "docs/_static/icon.svg"
 html_copy_source = False
+html_use_index = False
 html_show_sphinx = False
 html_show_copyright = False
 html_permalinks_icon = "#"
 html_sidebars = {
     "**": ["navbar-logo.html", "search-button-field.html", "sbt-sidebar-nav.html", "page-toc.html"],
-    "proof/*": ["navbar-logo.html", "search-button-field.html", "sbt-sidebar-nav.html"],
 }
 html_theme_options = {
     "home_page_in_toc": True,
-    "show_navbar_depth": 0,
+    "show_navbar_depth": 1,
+    "navbar_start": [],
+    "navbar_center": [],
+    "navbar_end": [],
+    "navbar_persistent": [],
     "use_download_button": False,
     "use_fullscreen_button": False,
     # The margin on the right belongs to the proofs; the page's contents stand in the sidebar on the left.

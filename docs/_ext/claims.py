@@ -64,6 +64,7 @@ class Notes(SphinxPostTransform):
             number = numbers.setdefault(claim.key, len(numbers) + 1)
             mark["number"], mark["target"] = number, f"proof-{number}"
             mark["sentence"] = claim.sentence
+            _close_up(mark)
             group = groups.setdefault(_carrier(mark), [])
             if (number, claim) not in group:
                 group.append((number, claim))
@@ -91,6 +92,18 @@ class Notes(SphinxPostTransform):
         wrapper = nodes.container(classes=["proven"])
         carrier.replace_self(wrapper)
         wrapper += [notes, carrier]
+
+
+def _close_up(mark: nodes.Element) -> None:
+    """Drop the blank between a sentence and its mark, which would let the number begin a line."""
+    before = mark.previous_sibling()
+    while isinstance(before, nodes.Text):
+        kept = before.rstrip()
+        if kept:
+            mark.parent.replace(before, nodes.Text(kept))
+            return
+        mark.parent.remove(before)
+        before = mark.previous_sibling()
 
 
 def _carrier(mark: nodes.Element) -> nodes.Element:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import svg
+from .proof import Claim
 
 
 @dataclass(frozen=True)
@@ -13,9 +14,6 @@ class Recipe:
 
     claims: tuple[str, ...]
     draw: Callable[..., svg.Figure]
-
-
-FIGURES: dict[str, Recipe] = {}
 
 
 def runs(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -32,3 +30,116 @@ def runs(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
             run["worker"] = event.get("worker", "")
         run.setdefault("ended" if kind in ("succeeded", "failed", "rejected", "revoked") else kind, event["at"])
     return list(found.values())
+
+
+def _ran(claim: Claim, name: str) -> list[dict[str, Any]]:
+    """Return the runs of the tasks called `name` that have started and ended, in the order of their start."""
+    found = [run for run in runs(claim.events) if run["name"] == name and "started" in run and "ended" in run]
+    if not found:
+        raise ValueError(f"no run of {name} in {claim.test}")
+    return sorted(found, key=lambda run: run["started"])
+
+
+def chain_against_loop(chain: Claim, loop: Claim) -> svg.Figure:
+    """The same six tasks, once in a chain and once in a loop: what ran when, by lanes."""
+    bars = []
+    for group, claim in (("a loop of .delay()", loop), ("a chain", chain)):
+        found = _ran(claim, "chains.tasks.update_corporation")
+        began = found[0]["started"]
+        for number, run in enumerate(found, 1):
+            kind = "one" if claim is chain else "two"
+            bars.append(svg.Bar(group, str(number), run["started"] - began, run["ended"] - began, kind))
+    return svg.timeline(bars)
+
+
+def ten_priorities(claim: Claim) -> svg.Figure:
+    """The order in which ten tasks were sent, and that in which they ran."""
+    sent, ran = ([f"priority {number}" for number in claim.data[key]] for key in ("sent", "ran"))
+    kinds = {f"priority {number}": "two" if number < 5 else "three" if number > 5 else "one" for number in range(10)}
+    return svg.order(sent, ran, ("sent", "ran"), kinds)
+
+
+def starvation(claim: Claim) -> svg.Figure:
+    """A steady flow of urgent tasks, and what waits behind it."""
+    bars = []
+    priorities = claim.data["priorities"]
+    found = [(priorities[name], run) for name in priorities for run in _ran(claim, name)]
+    began = min(run["started"] for _, run in found)
+    for priority, run in sorted(found, key=lambda pair: (pair[0], pair[1]["started"])):
+        kind = "one" if priority == 1 else "two"
+        group = f"priority {priority}"
+        if priority != 1:
+            bars.append(svg.Bar(group, "", 0, run["started"] - began, "wait"))
+        bars.append(svg.Bar(group, "", run["started"] - began, run["ended"] - began, kind))
+    return svg.timeline(bars, legend=[("one", "runs, priority 1"), ("two", "runs, priority 9")])
+
+
+def scatter(claim: Claim) -> svg.Figure:
+    """Forty starts, with and without a countdown."""
+    data = claim.data["scatter"]
+    return svg.staircase({"in a loop": data["at once"], "scattered": data["scattered"]}, "seconds", "started")
+
+
+def eta_limit(claim: Claim) -> svg.Figure:
+    """More countdowns than a worker holds: when it fetched them, when they started, and when an urgent task did."""
+    data = claim.data["eta_limit"]
+    series = {"fetched": [pair[0] for pair in data["held"]], "started": [pair[1] for pair in data["held"]]}
+    sent, started = data["urgent"]
+    return svg.staircase(series, "seconds", "tasks", [(sent, "urgent task sent"), (started, "urgent task starts")])
+
+
+def rate_limit_staircase(claim: Claim) -> svg.Figure:
+    """Twelve tasks with a rate limit, by one, two and three workers."""
+    data = claim.data["rate_limit_staircase"]
+    names = {f"{count} worker{'s' if count != '1' else ''}": starts for count, starts in data.items()}
+    return svg.staircase(names, "seconds", "started")
+
+
+def installs(claim: Claim) -> svg.Figure:
+    """The load of 1,000 installs on one service, minute by minute."""
+    names = ("on the hour", "by hand", "apply_offset")
+    return svg.bars(
+        {name: claim.data["installs"][name] for name in names},
+        "minute of the hour",
+        "installs that call in this minute",
+    )
+
+
+def accepted_and_rejected(claim: Claim) -> svg.Figure:
+    """Starts of a QueueOnce task: those that were accepted waited and ran, the others were rejected."""
+    accepted = _ran(claim, claim.data["task"])
+    began = accepted[0]["sent"]
+    coming = iter(accepted)
+    bars = []
+    for number, attempt in enumerate(claim.data["attempts"], 1):
+        group = f"start {number}"
+        if attempt["accepted"]:
+            run = next(coming)
+            sent, started, ended = (run[what] - began for what in ("sent", "started", "ended"))
+            bars.append(svg.Bar(group, "waits", sent, started, "wait"))
+            bars.append(svg.Bar(group, "runs", started, ended, "one", "accepted"))
+        else:
+            at = attempt["at"] - began
+            bars.append(svg.Bar(group, "", at, at + 0.005, "two", "rejected"))
+    return svg.timeline(bars, legend=[("one", "accepted: waits, then runs"), ("two", "rejected")])
+
+
+FIGURES: dict[str, Recipe] = {
+    "chain_against_loop": Recipe(
+        (
+            "chains/test_a_chain_runs_its_links_in_order_one_at_a_time",
+            "chains/test_a_loop_of_delay_runs_five_at_once",
+        ),
+        chain_against_loop,
+    ),
+    "ten_priorities": Recipe(("priorities/test_zero_runs_first_and_nine_last",), ten_priorities),
+    "starvation": Recipe(("priorities/test_a_steady_flow_of_priority_one_starves_nine",), starvation),
+    "scatter": Recipe(("smoothing/test_a_scatter_takes_its_time_and_a_loop_does_not",), scatter),
+    "eta_limit": Recipe(("smoothing/test_an_urgent_task_waits_until_all_hundred_held_countdowns_have_run",), eta_limit),
+    "rate_limit_staircase": Recipe(("smoothing/test_each_worker_keeps_a_rate_limit_of_its_own",), rate_limit_staircase),
+    "installs": Recipe(("smoothing/test_a_minute_chosen_by_hand_moves_the_peak_and_an_offset_levels_it",), installs),
+    "accepted_and_rejected": Recipe(
+        ("queue_once/test_with_two_workers_too_a_start_is_rejected_until_the_one_before_has_ended",),
+        accepted_and_rejected,
+    ),
+}

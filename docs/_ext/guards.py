@@ -41,11 +41,17 @@ def check(app: Sphinx, env: BuildEnvironment) -> None:
     evidence = Evidence()
     count = 0
     for docname in sorted(env.found_docs):
+        # One changed file makes every block and claim that rests on it stale: said once, with all the lines.
+        lines: dict[str, list[int]] = {}
         for line, problem in problems(env.get_doctree(docname), evidence):
-            logger.error("%s", problem, location=(docname, line))
-            count += 1
+            lines.setdefault(problem, []).append(line)
+        for problem, (first, *others) in lines.items():
+            also = f" (Also on line {', '.join(map(str, sorted(set(others))))}.)" if others else ""
+            logger.error("%s%s", problem, also, location=(docname, first))
+        count += len(lines)
     if count:
-        raise Stop(f"{count} thing{'s' if count > 1 else ''} on the pages not proven (see above); nothing was written.")
+        plural = "s" if count > 1 else ""
+        raise Stop(f"{count} thing{plural} on the pages not proven (see above); nothing was written.")
 
 
 def problems(doctree: nodes.document, evidence: Evidence) -> Iterator[tuple[int, str]]:

@@ -96,7 +96,7 @@ def markdown(text: str, blocks: list[Block]) -> str:
     def replaced(found: re.Match[str]) -> str:
         kind, argument, body = found[2], found[3].strip(), found[4]
         if kind in ("block", "call"):
-            return "".join(_fences(next(waiting)))
+            return "".join(_fences(block)) if (block := next(waiting, None)) else ""
         if kind == "chart":
             return f"Figure ({argument}): {body.strip()}\n"
         if kind in ("toctree", "measured", "old-anchors"):

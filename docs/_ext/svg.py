@@ -46,14 +46,14 @@ class Figure:
 
 @dataclass
 class Bar:
-    """A stretch of time: in `group`, from `start` to `end` seconds, labelled; `kind` is its colour, `mark` a tick."""
+    """A stretch of time in `group`, from `start` to `end` seconds; `kind` is its colour, `note` stands behind it."""
 
     group: str
     label: str
     start: float
     end: float
     kind: str = "one"
-    mark: float | None = None
+    note: str = ""
 
 
 def text(x: float, y: float, words: str, kind: str = "", anchor: str = "start") -> str:
@@ -71,12 +71,15 @@ def rect(x: float, y: float, width: float, height: float, kind: str) -> str:
     return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" rx="2" class="{kind}"/>'
 
 
-def lanes(bars: Iterable[Bar]) -> list[list[Bar]]:
-    """Pack bars into as few lanes as there were things running at a time, the earliest first."""
+def lanes(bars: Iterable[Bar], overlap: float = 0.0) -> list[list[Bar]]:
+    """Pack bars into as few lanes as there were things running at a time, the earliest first.
+
+    `overlap` seconds do not count: a link of a chain tells its end just after the next one has started.
+    """
     packed: list[list[Bar]] = []
     for bar in sorted(bars, key=lambda bar: (bar.start, bar.end)):
         for lane in packed:
-            if lane[-1].end <= bar.start + 1e-6:
+            if lane[-1].end <= bar.start + overlap + 1e-6:
                 lane.append(bar)
                 break
         else:
@@ -115,11 +118,11 @@ def _axis(most: float, y: float, unit: str, top: float) -> tuple[list[str], floa
 def timeline(bars: Sequence[Bar], unit: str = "seconds", legend: Sequence[tuple[str, str]] = ()) -> Figure:
     """Draw what ran when: for each group as many lanes as it used."""
     groups = list(dict.fromkeys(bar.group for bar in bars))
-    most = max(bar.end for bar in bars) * 1.02
+    most = max(bar.end for bar in bars) * (1.15 if any(bar.note for bar in bars) else 1.02)
     height = 10.0
     placed: list[tuple[float, str, list[list[Bar]]]] = []
     for group in groups:
-        packed = lanes(bar for bar in bars if bar.group == group)
+        packed = lanes((bar for bar in bars if bar.group == group), most / 50)
         placed.append((height, group, packed))
         height += len(packed) * _ROW + 12
     body, scale = _axis(most, height, unit, 4)
@@ -132,9 +135,8 @@ def timeline(bars: Sequence[Bar], unit: str = "seconds", legend: Sequence[tuple[
                 body.append(rect(x, y + 3, width, _ROW - 6, bar.kind))
                 if len(bar.label) * _CHAR < width - 6:
                     body.append(text(x + width / 2, y + 17, bar.label, f"on-{bar.kind}", "middle"))
-                if bar.mark is not None:
-                    at = _LEFT + bar.mark * scale
-                    body.append(line(at, y + 1, at, y + _ROW - 1, "mark"))
+                if bar.note:
+                    body.append(text(x + width + 6, y + 17, bar.note, "label"))
     rows = [(bar.group, bar.label, f"{bar.start:.2f}", f"{bar.end:.2f}") for bar in bars]
     return Figure(body, height + 40, ("where", "task", "started (s)", "ended (s)"), rows, list(legend))
 
@@ -158,9 +160,11 @@ def order(left: Sequence[str], right: Sequence[str], names: tuple[str, str], kin
     return Figure(body, top + len(left) * step, (names[0], "what", names[1]), rows)
 
 
-def staircase(series: dict[str, Sequence[float]], unit: str, counted: str) -> Figure:
-    """Draw how many things had happened by when, one staircase for each series of instants."""
-    most = max(max(instants) for instants in series.values()) * 1.05 or 1.0
+def staircase(
+    series: dict[str, Sequence[float]], unit: str, counted: str, marks: Sequence[tuple[float, str]] = ()
+) -> Figure:
+    """Draw how many things had happened by when, one staircase for each series; `marks` are instants with a name."""
+    most = max(*(max(instants) for instants in series.values()), *(at for at, _ in marks), 0.1) * 1.05
     top, bottom = 20.0, 260.0
     count = max(len(instants) for instants in series.values())
     rise = (bottom - top) / count
@@ -177,6 +181,11 @@ def staircase(series: dict[str, Sequence[float]], unit: str, counted: str) -> Fi
             path += f" H{_LEFT + at * scale:.1f} V{bottom - number * rise:.1f}"
             rows.append((name, str(number), f"{at:.2f}"))
         body.append(f'<path d="{path}" class="stair {kind}"/>')
+    for at, name in marks:
+        x = _LEFT + at * scale
+        body.append(line(x, top - 4, x, bottom, "mark"))
+        body.append(text(x - 5, top + 8, name, "label", "end"))
+        rows.append((name, "", f"{at:.2f}"))
     legend = [(kind, name) for kind, name in zip(kinds, series, strict=False)]
     return Figure(body, bottom + 40, ("", counted, unit), rows, legend)
 
@@ -208,7 +217,7 @@ def bars(series: dict[str, Sequence[float]], unit: str, counted: str, bins: Sequ
         body.append(
             text(
                 at + (wide / 2 + 4) * (1 if anchor == "start" else -1),
-                y + panel - tall + 10,
+                y + panel - tall + (10 if tall > panel / 2 else -6),
                 f"at most {peak:g}",
                 "tick",
                 anchor,
