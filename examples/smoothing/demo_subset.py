@@ -1,0 +1,9 @@
+from allianceauth.eveonline.models import EveCorporationInfo
+
+from smoothing.tasks import update_subset
+
+EveCorporationInfo.objects.bulk_create(
+    [EveCorporationInfo(corporation_id=98000000 + number, corporation_name=f"Fleet {number}") for number in range(5)],
+    ignore_conflicts=True,
+)
+update_subset.delay(parts=5)
