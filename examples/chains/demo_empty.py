@@ -1,0 +1,3 @@
+from celery import chain
+
+print(chain([]).delay())

@@ -1,0 +1,5 @@
+from celery import group
+
+from chains.tasks import update_corporation
+
+group(update_corporation.si(corporation_id) for corporation_id in range(98000001, 98000007)).delay()

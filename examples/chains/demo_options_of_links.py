@@ -1,0 +1,6 @@
+from celery import chain
+
+from chains.tasks import show_options
+
+links = [show_options.si(corporation_id).set(priority=7) for corporation_id in (98000001, 98000002, 98000003)]
+chain(links).delay()

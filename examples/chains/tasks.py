@@ -1,0 +1,72 @@
+from time import sleep
+
+from allianceauth.services.hooks import get_extension_logger
+from celery import chain, shared_task
+
+logger = get_extension_logger(__name__)
+
+
+@shared_task
+def update_corporation(corporation_id, pages=1):
+    # Stands for the pages that ESI would be asked for.
+    sleep(0.2 * pages)
+    logger.info("Updated corporation %d", corporation_id)
+
+
+@shared_task
+def update_in_a_loop(corporation_ids):
+    for corporation_id in corporation_ids:
+        update_corporation.delay(corporation_id)
+
+
+@shared_task
+def update_in_a_chain(corporation_ids):
+    links = [update_corporation.si(corporation_id) for corporation_id in corporation_ids]
+    chain(links).delay()
+
+
+@shared_task
+def update_wallet(corporation_id):
+    if not 98_000_000 <= corporation_id < 99_000_000:
+        raise ValueError(f"{corporation_id} is no corporation of players")
+    logger.info("Updated the wallet of %d", corporation_id)
+
+
+@shared_task
+def fetch_structures(corporation_id):
+    # Stands for the answer of ESI.
+    return [1035466617946, 1038457641673]
+
+
+@shared_task
+def update_structures(structure_ids):
+    logger.info("Updated the structures %s", structure_ids)
+
+
+@shared_task
+def report_end():
+    logger.info("All are updated")
+
+
+@shared_task
+def note_failure(task_id):
+    logger.warning("A link failed")
+
+
+@shared_task
+def note_reason(request, exc, traceback):
+    logger.warning("%s failed: %s", request.task, exc)
+
+
+@shared_task(bind=True, autoretry_for=(ConnectionError,), default_retry_delay=0.5)
+def update_contracts(self, corporation_id):
+    # Stands for ESI that can't be reached at the first attempt.
+    if self.request.retries == 0:
+        raise ConnectionError("ESI is down")
+    logger.info("Updated the contracts of %d", corporation_id)
+
+
+@shared_task(bind=True)
+def show_options(self, corporation_id):
+    when = "later" if self.request.eta else "at once"
+    logger.info("Corporation %d: priority %d, %s", corporation_id, self.request.delivery_info["priority"], when)
