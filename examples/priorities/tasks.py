@@ -16,9 +16,9 @@ def report_attack(structure_id):
     logger.warning("Structure %d is under attack", structure_id)
 
 
-@shared_task(priority=3)
-def update_timers(structure_id):
-    logger.info("Updated the timers of structure %d", structure_id)
+@shared_task(bind=True, priority=3)
+def update_timers(self, structure_id):
+    logger.info("Timers of %d, with priority %s", structure_id, self.request.delivery_info["priority"])
 
 
 @shared_task
