@@ -208,7 +208,7 @@ def test_a_misspelled_task_is_sent_and_the_worker_throws_it_away(lab, beat):
     assert run.state == "failed", f"the misspelled task ended as {run.state}"
     assert "NotRegistered" in run.exception
     assert "Received unregistered task" in lab.printed(lab.workers[0])
-    assert lab.settle() == [run]
+    assert len(lab.settle()) == 1
     lab.wait(lambda: row().total_run_count == 1, "a count in the row")
 
 
