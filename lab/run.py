@@ -53,7 +53,9 @@ def start(kind: str | None) -> Run:
         processes.trace("test", folder)
         copy = project.copy(folder)
         # Alliance Auth's console log of this process is not what a person at the prompt wants to read.
-        with (folder / "setup.log").open("w", buffering=1) as log, contextlib.redirect_stderr(log):
+        # Its handlers keep the file, so it stays open.
+        log = (folder / "setup.log").open("w", buffering=1)
+        with contextlib.redirect_stderr(log):
             project.enter(copy, server.database(0))
         return Run(folder, guard, server, copy)
     except BaseException:
