@@ -4,6 +4,7 @@ Each cell starts from an untouched database. After it the kernel waits until all
 prints what the worker logged. `python -m lab.kernel -f FILE` is what a kernelspec calls; `specification()` writes one.
 """
 
+import importlib
 import json
 import os
 import shutil
@@ -86,19 +87,20 @@ def _deadline(seconds: float) -> Iterator[None]:
 
 
 def _kernel_class(session: Session) -> type:
-    # Imported late: ipykernel starts threads, and the worker is forked before there are any.
-    from ipykernel.ipkernel import IPythonKernel
+    # Imported late: ipykernel starts threads, and the worker is forked before there are any. It has no types.
+    ipython_kernel: Any = importlib.import_module("ipykernel.ipkernel").IPythonKernel
 
-    class LabKernel(IPythonKernel):  # type: ignore[misc, unused-ignore]
+    class LabKernel(ipython_kernel):  # type: ignore[misc]
         """IPython's kernel with a session around each cell."""
 
         implementation = NAME
-        language_info = {**IPythonKernel.language_info, "pygments_lexer": "python"}  # noqa: RUF012
+        language_info = {**ipython_kernel.language_info, "pygments_lexer": "python"}  # noqa: RUF012
 
         async def do_execute(self, code: str, silent: bool, *args: Any, **kwargs: Any) -> dict[str, Any]:
             """Run a cell, wait for its tasks, print what the worker logged."""
             if silent:
-                return await super().do_execute(code, silent, *args, **kwargs)
+                unseen: dict[str, Any] = await super().do_execute(code, silent, *args, **kwargs)
+                return unseen
             session.begin()
             with _deadline(DEADLINE):
                 reply: dict[str, Any] = await super().do_execute(code, silent, *args, **kwargs)
@@ -144,9 +146,9 @@ def main() -> int:
     try:
         worker_log.capture(standing.folder)
         session = Session(standing, stages.take(StageSpec()))
-        from ipykernel.kernelapp import IPKernelApp
-
-        app = IPKernelApp.instance(kernel_class=_kernel_class(session))
+        app: Any = importlib.import_module("ipykernel.kernelapp").IPKernelApp.instance(
+            kernel_class=_kernel_class(session)
+        )
         app.initialize(sys.argv[1:])
         # A page shows what a script prints, not what a prompt echoes; escape sequences are for terminals.
         app.shell.ast_node_interactivity = "none"

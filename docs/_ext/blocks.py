@@ -153,21 +153,24 @@ class ExecuteCalls(ExecuteJupyterCells):  # type: ignore[misc]
                 f"{page}:{line}: the calls of this page could not be executed ({type(cause).__name__}: {cause}). "
                 "Run nox -s examples to see whether the lab starts here."
             ) from None
-        for call in calls:
-            self._judge(call, page)
+        wrong = [problem for call in calls if (problem := self._judge(call, page))]
+        if wrong:
+            raise Stop("\n\n".join(wrong))
 
-    def _judge(self, call: Block, page: Path) -> None:
+    def _judge(self, call: Block, page: Path) -> str:
+        """Return what went wrong with a call, and the remedy; empty if nothing did."""
         (output,) = call.findall(CellOutputNode)
         for literal in output.findall(nodes.literal_block):
             if "traceback" in literal["classes"] or "stderr" in literal["classes"]:
                 what = "raised" if "traceback" in literal["classes"] else "wrote to stderr"
-                raise Stop(
+                return (
                     f"{page}:{call.line}: the call {call['file']} {what}:\n{literal.astext().strip()}\n"
                     f"Mend {call['file']}, or catch and print there what a reader is meant to see; "
                     f"nox -s examples -- {call.shown.chapter} runs it too."
                 )
         if not output.astext().strip():
             output += nodes.literal_block("", "(no output)", language="none", classes=["output", "stream"])
+        return ""
 
 
 class EvidenceLines(SphinxPostTransform):

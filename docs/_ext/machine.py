@@ -65,28 +65,17 @@ def _entry(docname: str, block: Block, evidence: Evidence) -> dict[str, Any]:
     chapter = evidence.chapter(block.shown.chapter)
     claims = evidence.proofs(block.shown)
     return {
-        "page": f"{docname}.html",
+        "page": docname,
         "anchor": block["ids"][0],
         "kind": "call" if block["called"] else "block",
         "language": block["language"],
         "file": block["file"],
-        "lines": _ranges(block["lines"]),
+        "lines": block["lines"],
         "sha256": chapter["files"][block["file"]]["sha256"],
         "claims": [claim.key for claim in claims],
         "versions": chapter["versions"],
         "seconds": round(sum(claim.seconds for claim in claims), 3),
     }
-
-
-def _ranges(lines: list[int]) -> str:
-    """Return line numbers in short: `3-9, 12`."""
-    parts: list[list[int]] = []
-    for line in lines:
-        if parts and parts[-1][-1] == line - 1:
-            parts[-1][-1:] = [parts[-1][-1], line] if len(parts[-1]) == 1 else [line]
-        else:
-            parts.append([line])
-    return ", ".join("-".join(map(str, part)) for part in parts)
 
 
 def markdown(text: str, blocks: list[Block]) -> str:

@@ -1,0 +1,104 @@
+"""Each guard stops the build, names page, line and remedy, and lets nothing be written."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.site_bed import DEMO, PAGE, SiteBed
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> SiteBed:
+    """A small site that is proven from end to end."""
+    return SiteBed(tmp_path)
+
+
+def stopped(site: SiteBed, lines: dict[int, str], *words: str, **env: str) -> None:
+    """Build, and demand that it stops and tells what `lines` says of each line of the page, and all `words`."""
+    built = site.build(**env)
+    assert built.code != 0, "the build went through"
+    for line, what in lines.items():
+        place = f"docs/greetings.md:{line}:"
+        told = [paragraph for paragraph in built.told.splitlines() if place in paragraph]
+        assert any(what in paragraph for paragraph in told), f"{place} … {what} is not in: {built.told}"
+    for word in words:
+        assert word in built.told, f"{word!r} is not in: {built.told}"
+    assert "report this error" not in built.told, built.told
+    assert not (site.folder / "build" / "html" / "greetings.html").exists(), "the page was written"
+
+
+def test_what_is_proven_is_built_with_its_evidence_though_a_line_that_is_not_shown_never_ran(site: SiteBed) -> None:
+    site.prove(not_executed=(15,))
+    built = site.build()
+    assert built.code == 0, built.told
+    page = site.text()
+    assert "Ran on Alliance Auth 1.2.3 · Celery 1.2.3 · Valkey 9.1.2 · 1 claim · 0.1 s" in page
+    assert "proof/greetings.html#test_greet_says_hello" in page
+
+
+def test_code_typed_into_a_page_stops_the_build_in_whatever_way_it_is_typed(site: SiteBed) -> None:
+    typed = ["```python\nx = 1\n```", "```sh\nls\n```", "```\nls\n```", "    indented = True", "<pre>ls</pre>"]
+    page, lines = PAGE, []
+    for code in typed:
+        page += f"\nText.\n\n{code}\n"
+        lines.append(page.count("\n") - code.count("\n"))
+    site.write("docs/greetings.md", page)
+    first, *others = lines
+    also = ", ".join(map(str, others))
+    stopped(site, {first: "typed into the page"}, f"(Also on line {also}.)", "examples/<chapter>/", "{block}")
+
+
+def test_an_unexecuted_line_stops_the_build(site: SiteBed) -> None:
+    site.prove(not_executed=(10,))
+    stopped(site, {9: "tasks.py: no test executes line 10"}, "nox -s examples -- greetings")
+
+
+def test_evidence_older_than_the_file_stops_the_build(site: SiteBed) -> None:
+    tasks = site.folder / "examples" / "greetings" / "tasks.py"
+    tasks.write_text(tasks.read_text() + "# changed\n")
+    stopped(site, {9: "tasks.py has changed since it was last run"}, "nox -s examples -- greetings")
+
+
+def test_missing_evidence_stops_the_build(site: SiteBed) -> None:
+    (site.folder / "build" / "evidence.json").unlink()
+    stopped(site, {9: "no evidence for the chapter 'greetings'"}, "nox -s examples -- greetings")
+
+
+def test_an_unproven_claim_stops_the_build_though_no_page_has_changed(site: SiteBed) -> None:
+    assert site.build().code == 0
+    (site.folder / "build" / "html" / "greetings.html").unlink()
+    site.prove(outcome="failed")
+    stopped(site, {7: "test_greet_says_hello is not proven: its test failed"}, "nox -s examples -- greetings")
+
+
+def test_whatever_a_page_names_that_is_not_there_stops_the_build(site: SiteBed) -> None:
+    page = PAGE.replace("test_greet_says_hello", "test_greet_sings").replace("greetings/tasks.py", "greetings/task.py")
+    site.write("docs/greetings.md", page + "\n```{chart} pie\nA pie.\n```\n\n```{measured}\n```\n")
+    site.write(
+        "docs/measured/greetings.toml",
+        '[[statement]]\nsays = "x"\nverdict = "holds"\nclaims = ["test_nothing"]\ninstead = ""\n',
+    )
+    told = {
+        7: "the claim test_greet_sings has no proof",
+        9: "there is no file examples/greetings/task.py",
+        13: "there is no figure 'pie'",
+        17: "docs/measured/greetings.toml, statement 1: the claim test_nothing has no proof",
+    }
+    stopped(site, told, "examples/greetings/test_greetings.py")
+
+
+def test_a_call_that_raises_hangs_or_writes_to_stderr_stops_the_build(site: SiteBed) -> None:
+    calls = {
+        "raises": 'raise ValueError("a mistake")\n',
+        "hangs": "while True:\n    pass\n",
+        "stderr": 'import sys\n\nprint("careless", file=sys.stderr)\n',
+    }
+    page = PAGE
+    for name, call in calls.items():
+        site.write(f"examples/greetings/demo_{name}.py", DEMO + call)
+        page += f"\n```{{call}} greetings/demo_{name}.py\n```\n"
+    site.write("docs/greetings.md", page)
+    site.prove()
+    told = {13: "demo_raises.py raised", 16: "demo_hangs.py raised", 19: "demo_stderr.py wrote to stderr"}
+    words = ("ValueError: a mistake", "did not end within 2 s", "careless", "Mend examples/greetings/demo_raises.py")
+    stopped(site, told, *words, LAB_CELL_DEADLINE="2")
