@@ -1,14 +1,19 @@
 """`python -m lab`: run the examples and write the evidence; `nox -s examples` calls it."""
 
 import argparse
+import os
 import sys
+import time
+from dataclasses import asdict
+from functools import partial
+from typing import Any
 
 import pytest
 
-from lab import run
+from lab import evidence, lanes, run
 from lab.errors import LabError
-from lab.paths import EXAMPLES, ROOT, chapters
-from lab.plugin import Claims
+from lab.paths import EVIDENCE, EXAMPLES, ROOT, chapters
+from lab.plugin import CLAIM, Claims
 
 QUIET = [
     "-qq",
@@ -20,10 +25,14 @@ QUIET = [
     "-c",
     str(ROOT / "pyproject.toml"),
 ]
+LANES = 3
+_DATABASES = 128
+_PATIENCE = 600.0
+_NAMES = {"allianceauth": "Alliance Auth", "celery": "Celery", "kombu": "kombu", "django": "Django"}
 
 
 def main(argv: list[str]) -> int:
-    """Run the chapters named in `argv` (all, if none) on the broker it names; return pytest's exit code."""
+    """Run the chapters named in `argv` (all, if none) on the broker it names; 0 when every claim is green."""
     parser = argparse.ArgumentParser(prog="nox -s examples --", description=__doc__)
     parser.add_argument("chapter", nargs="*", help=f"one or more of: {', '.join(chapters())}")
     parser.add_argument("--broker", metavar="embedded|path|URL", help="which Redis or Valkey to use")
@@ -37,19 +46,75 @@ def main(argv: list[str]) -> int:
             continue
         print(f"There is no chapter {word!r}. The chapters are: {', '.join(chapters())}.", file=sys.stderr)
         return 2
-    targets = [str(EXAMPLES / name) for name in names or chapters() if (EXAMPLES / name).is_dir()]
+    began = time.monotonic()
     try:
         standing = run.start(known.broker)
     except LabError as error:
         print(error, file=sys.stderr)
         return 1
     try:
-        code = int(pytest.main([*QUIET, *passed_on, *targets], plugins=[Claims(standing)]))
-        if code == pytest.ExitCode.NO_TESTS_COLLECTED:
-            print("There is no claim that matches: look at the names with nox -s examples.", file=sys.stderr)
-        return code
+        return _all(standing, names or chapters(), passed_on, began)
     finally:
         standing.close()
+
+
+def _all(standing: run.Run, names: list[str], options: list[str], began: float) -> int:
+    order = _longest_first(names)
+    found: dict[str, dict[str, Any]] = {}
+    shown = dict.fromkeys(names, 0)
+    trouble: list[str] = []
+    # A broker that lends one database can carry one lane.
+    count = LANES if standing.broker.databases > 1 else 1
+    works = [partial(_chapter, name, options) for name in order]
+    for place, lane in lanes.each(standing, count, _DATABASES, works, _PATIENCE):
+        ended, name, text = not lane.alive, order[place], lane.output()
+        settled = [line for line in text.splitlines(keepends=True) if line.startswith((f"{CLAIM}✓", f"{CLAIM}✗"))]
+        for line in settled[shown[name] :]:
+            if line.endswith("\n"):
+                print(f"{name:<15}{line.rstrip()}", flush=True)
+                shown[name] += 1
+        if ended:
+            found[name] = lane.result or {"code": 1, "whole": False, "claims": []}
+            if found[name]["code"] not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+                trouble.append("".join(line for line in text.splitlines(keepends=True) if line not in settled))
+    print("\n".join(trouble), end="")
+    claims = {name: [evidence.Claim(**claim) for claim in found[name]["claims"]] for name in names}
+    if not any(claims.values()) and not trouble:
+        print("There is no claim that matches: look at the names with nox -s examples.", file=sys.stderr)
+        return 1
+    whole = {name: those for name, those in claims.items() if those and found[name]["whole"]}
+    if whole:
+        evidence.record(standing, whole)
+    _table({name: those for name, those in claims.items() if those}, time.monotonic() - began)
+    versions = standing.versions()
+    line = " · ".join(f"{shown} {versions[name]}" for name, shown in _NAMES.items())
+    print(f"{line} · Python {versions['python']} · {versions['broker']}")
+    if whole:
+        print(f"Evidence of {', '.join(whole)}: {os.path.relpath(EVIDENCE, ROOT)}")
+    return int(bool(trouble))
+
+
+def _longest_first(names: list[str]) -> list[str]:
+    """Return the chapters in the order in which lanes take them: those with most tests first, so that none is left."""
+    return sorted(names, key=lambda name: -(EXAMPLES / name / f"test_{name}.py").stat().st_size)
+
+
+def _chapter(name: str, options: list[str], own: run.Run) -> dict[str, Any]:
+    """Run one chapter in a lane."""
+    claims = Claims(own)
+    code = int(pytest.main([*QUIET, *options, str(EXAMPLES / name)], plugins=[claims]))
+    return {"code": code, "whole": claims.whole, "claims": [asdict(claim) for claim in claims.claims]}
+
+
+def _table(claims: dict[str, list[evidence.Claim]], total: float) -> None:
+    print("\nchapter           claims   seconds   of these waiting")
+    for name, those in claims.items():
+        seconds, waiting = sum(claim.seconds for claim in those), sum(claim.waiting for claim in those)
+        print(f"{name:<16} {len(those):>7} {seconds:>9.1f} {waiting:>18.1f}")
+    every = [claim for those in claims.values() for claim in those]
+    waiting = sum(claim.waiting for claim in every)
+    print(f"{'all':<16} {len(every):>7} {total:>9.1f} {waiting:>18.1f}")
+    print(f"(chapters run side by side: {total:.1f} s is the time by the clock)\n")
 
 
 if __name__ == "__main__":

@@ -45,9 +45,9 @@ def load() -> dict[str, Any]:
     return {"format": FORMAT, "chapters": {}}
 
 
-def record(run: Run, claims: dict[str, list[Claim]]) -> dict[str, Any]:
-    """Write the evidence of the chapters in `claims`, leaving the other chapters' as it is, and return it all."""
-    lines = _lines(run.folder / "lines")
+def record(run: Run, claims: dict[str, list[Claim]]) -> None:
+    """Write the evidence of the chapters in `claims`, leaving the other chapters' as it is."""
+    lines = _lines(run.folder)
     now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     fresh = {
         chapter: {
@@ -69,7 +69,6 @@ def record(run: Run, claims: dict[str, list[Claim]]) -> dict[str, Any]:
         scratch = EVIDENCE.with_suffix(f".{os.getpid()}")
         scratch.write_text(json.dumps(whole, indent=1, sort_keys=True) + "\n")
         scratch.replace(EVIDENCE)
-    return whole
 
 
 def _lines(folder: Path) -> coverage.CoverageData:
@@ -78,7 +77,7 @@ def _lines(folder: Path) -> coverage.CoverageData:
     if running:
         running.stop()
         running.save()
-    cov.combine([str(path) for path in folder.iterdir()], keep=True)
+    cov.combine([str(path) for path in folder.glob("**/lines/*")], keep=True)
     return cov.get_data()
 
 

@@ -6,27 +6,26 @@ the chapter over the original, with the break in it, and runs the claim's own te
 
 import argparse
 import importlib
-import json
 import multiprocessing
 import os
 import re
 import shutil
 import sys
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lab import processes, project, run
+from lab import lanes, run
 from lab.__main__ import QUIET
 from lab.errors import LabError
-from lab.guard import Guard
 from lab.paths import EXAMPLES, chapters
 from lab.plugin import Claims
 
-LANES = 4
+LANES = 6
 _DATABASES = 4
 _PATIENCE = 120.0
 # These stay as Django loaded them: a model class can't be loaded twice.
@@ -128,31 +127,18 @@ def _all(standing: run.Run, names: list[str], expression: str, began: float) -> 
     for nodeid in without:
         print(f"✗ {nodeid.rpartition('::')[2]} declares no break: add pytest.mark.broken_by.")
     caught, green, wrong = 0, 0, len(without)
-    lanes: list[tuple[Any, Break, float, Path]] = []
-    todo = list(enumerate(breaks))
-    while todo or lanes:
-        while todo and len(lanes) < LANES:
-            number, item = todo.pop(0)
-            folder = standing.folder / f"break-{number}"
-            child = _fork.Process(target=_child, args=(standing, item, number, folder))
-            child.start()
-            standing.guard.register(child.pid or 0)
-            lanes.append((child, item, time.monotonic(), folder))
-        for lane in list(lanes):
-            child, item, started, folder = lane
-            if child.is_alive() and time.monotonic() - started < _PATIENCE:
-                continue
-            child.kill()
-            child.join()
-            lanes.remove(lane)
-            good, line = _judge(item, folder)
-            shutil.rmtree(folder, ignore_errors=True)
-            caught += good and not item.control
-            green += good and item.control
-            wrong += not good
-            if not good or not item.control:
-                print(f"{'✓' if good else '✗'} {item.chapter}: {item.claim}\n    {line}", flush=True)
-        time.sleep(0.02)
+    works = [partial(_try, item) for item in breaks]
+    for place, lane in lanes.each(standing, LANES, _DATABASES, works, _PATIENCE):
+        if lane.alive:
+            continue
+        item = breaks[place]
+        good, line = _judge(item, lane.result)
+        lane.remove()
+        caught += good and not item.control
+        green += good and item.control
+        wrong += not good
+        if not good or not item.control:
+            print(f"{'✓' if good else '✗'} {item.chapter}: {item.claim}\n    {line}", flush=True)
     total = sum(not item.control for item in breaks)
     controls = len(breaks) - total
     seconds = time.monotonic() - began
@@ -160,11 +146,9 @@ def _all(standing: run.Run, names: list[str], expression: str, began: float) -> 
     return int(wrong > 0 or not total)
 
 
-def _judge(item: Break, folder: Path) -> tuple[bool, str]:
-    path = folder / "verdict.json"
-    if not path.exists():
+def _judge(item: Break, verdict: dict[str, str] | None) -> tuple[bool, str]:
+    if verdict is None:
         return False, f"{item}: the run ended without a verdict"
-    verdict = json.loads(path.read_text())
     message = " ".join(verdict["message"].split())[:300]
     if item.control:
         return verdict["outcome"] == "passed", f"red without a break: {message or verdict['outcome']}"
@@ -197,33 +181,15 @@ def _collect(standing: run.Run, names: list[str], expression: str) -> tuple[list
     return breaks, without
 
 
-def _child(standing: run.Run, item: Break, number: int, folder: Path) -> None:
-    os.setsid()
-    folder.mkdir()
-    (folder / "lines").mkdir()
-    out = os.open(folder / "output", os.O_WRONLY | os.O_CREAT)
-    os.dup2(out, 1)
-    os.dup2(out, 2)
-    processes.trace("test", folder)
-    project.move(folder)
-    lane = replace(standing.broker, first=1 + number * _DATABASES, databases=_DATABASES, server=None)
-    own = replace(standing, folder=folder, broker=lane, guard=_Registry(standing.guard))
+def _try(item: Break, own: run.Run) -> dict[str, str]:
     verdict = _Verdict()
     try:
-        _apply(item, folder)
-        pytest.main([*QUIET, item.nodeid], plugins=[Claims(own, write=False), verdict])
-    except BaseException as error:
+        _apply(item, own.folder)
+    except (ValueError, SyntaxError, ImportError) as error:
         verdict.message = f"the break can't be applied: {error!r}"
-    scratch = folder / "verdict.part"
-    scratch.write_text(json.dumps(vars(verdict)))
-    scratch.rename(folder / "verdict.json")
-
-
-class _Registry(Guard):
-    """The run's guard as a fork may use it: to register processes, no more."""
-
-    def __init__(self, guard: Guard) -> None:
-        self.folder = guard.folder
+    else:
+        pytest.main([*QUIET, item.nodeid], plugins=[Claims(own), verdict])
+    return vars(verdict)
 
 
 def _apply(item: Break, folder: Path) -> None:

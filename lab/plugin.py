@@ -1,16 +1,12 @@
 """The pytest plugin behind `nox -s examples`: stages for claims, a readable report, the evidence."""
 
-import os
-import time
 from collections.abc import Generator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lab import evidence
 from lab.bench import Lab
-from lab.paths import EVIDENCE, EXAMPLES, chapters
 from lab.run import Run
 from lab.stage import Stages, StageSpec, WorkerSpec
 
@@ -24,20 +20,19 @@ _MARKERS = (
 )
 
 
+# What a line that settles a claim begins with, so that it can be told from pytest's own.
+CLAIM = "  "
+
+
 class Claims:
     """One session's claims. Give it to `pytest.main(plugins=[…])`."""
 
-    def __init__(self, run: Run, *, write: bool = True) -> None:
-        """Stand on `run`; `write` says whether the evidence is written."""
-        self.run = run
-        self._write = write
+    def __init__(self, run: Run) -> None:
+        """Stand on `run`. `claims` are those that have ended; `whole` says whether none was left out by choice."""
+        self.claims: list[evidence.Claim] = []
+        self.whole = True
         self._stages = Stages(run)
         self._items: list[pytest.Item] = []
-        self._collected: dict[str, int] = {}
-        self._began = time.monotonic()
-        self._claims: dict[str, list[evidence.Claim]] = {}
-        self._chapter = ""
-        self._written: list[str] = []
 
     def pytest_configure(self, config: pytest.Config) -> None:
         """Declare the markers."""
@@ -45,20 +40,15 @@ class Claims:
             config.addinivalue_line("markers", marker)
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Put the chapters in reading order; a claim without a sentence is an error."""
-        order = chapters()
-        items.sort(key=lambda item: order.index(item.path.parent.name))
+        """Note what comes; a claim without a sentence is an error."""
         self._items = items
         for item in items:
-            chapter = item.path.parent.name
-            self._collected[chapter] = self._collected.get(chapter, 0) + 1
             if not item.function.__doc__:  # type: ignore[attr-defined]
                 raise pytest.UsageError(f"{item.nodeid} has no docstring: write the claim's sentence there.")
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
-        """Note the chapters that are not run whole: their evidence is left as it is."""
-        for item in items:
-            self._collected[item.path.parent.name] = -1
+        """Note that the chapter is not run whole: its evidence is left as it is."""
+        self.whole = not items
 
     def stage_spec(self, item: pytest.Item) -> StageSpec:
         """Return what `item`'s markers ask for."""
@@ -128,7 +118,7 @@ class Claims:
             events=bench._recorder.as_record() if bench else [],
             data=bench.data if bench else {},
         )
-        self._claims.setdefault(item.path.parent.name, []).append(claim)
+        self.claims.append(claim)
 
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
         """Leave the printing of passed claims to `pytest_runtest_logreport`."""
@@ -139,44 +129,14 @@ class Claims:
         """Print a claim's line as soon as it is settled."""
         if report.when != "call" and not report.failed:
             return
-        chapter = Path(report.fspath).parent.name
-        if chapter != self._chapter:
-            print(f"\n{chapter}", flush=True)
-            self._chapter = chapter
         name = report.nodeid.rpartition("::")[2].removeprefix("test_").replace("_", " ")
         mark = {"passed": "✓", "failed": "✗"}.get(report.outcome, "?")
-        print(f"  {mark} {name}  {report.duration:.2f} s", flush=True)
+        print(f"{CLAIM}{mark} {name}  {report.duration:.2f} s", flush=True)
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """End the processes, so that their lines are on disk, and write the evidence."""
+    def pytest_sessionfinish(self) -> None:
+        """End the processes, so that their lines are on disk."""
         self._stages.close()
-        if not self._claims:
-            return
-        whole = {name: claims for name, claims in self._claims.items() if self._collected.get(name) == len(claims)}
-        if self._write and whole:
-            evidence.record(self.run, whole)
-            self._written = list(whole)
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """Print the table and the versions."""
-        if not self._claims:
-            return
-        total = time.monotonic() - self._began
-        print("\nchapter           claims   seconds   of these waiting")
-        for chapter, claims in self._claims.items():
-            seconds, waiting = sum(c.seconds for c in claims), sum(c.waiting for c in claims)
-            print(f"{chapter:<16} {len(claims):>7} {seconds:>9.1f} {waiting:>18.1f}")
-        every = [claim for claims in self._claims.values() for claim in claims]
-        waiting = sum(claim.waiting for claim in every)
-        print(f"{'all':<16} {len(every):>7} {total:>9.1f} {waiting:>18.1f}\n")
-        names = {"allianceauth": "Alliance Auth", "celery": "Celery", "kombu": "kombu", "django": "Django"}
-        versions = self.run.versions()
-        line = " · ".join(f"{shown} {versions[name]}" for name, shown in names.items())
-        print(f"{line} · Python {versions['python']} · {versions['broker']}")
-        if self._written:
-            print(f"Evidence of {', '.join(self._written)}: {os.path.relpath(EVIDENCE, EXAMPLES.parent)}")
 
 
 _BENCH = pytest.StashKey[Lab]()

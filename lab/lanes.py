@@ -1,0 +1,115 @@
+"""Lanes: forks of a run that stand side by side, each with its own databases, folder and log files.
+
+Most of a claim is waiting, so a few lanes on two cores end sooner than one.
+"""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lab import processes, project
+from lab.guard import Guard
+from lab.run import Run
+
+_fork = multiprocessing.get_context("fork")
+
+
+class _Registry(Guard):
+    """The run's guard as a fork may use it: to register processes, no more."""
+
+    def __init__(self, guard: Guard) -> None:
+        self.folder = guard.folder
+
+
+class Lane:
+    """One fork that does `work(own)`, where `own` is its part of the run.
+
+    `result` is what `work` returned, JSON values, or None if the fork ended before. `folder` is its own until
+    `remove()`; what it printed is in `output()`.
+    """
+
+    def __init__(self, standing: Run, number: int, databases: int, work: Callable[[Run], Any]) -> None:
+        """Fork. `number` tells lanes of one run apart; each takes `databases` of the broker's."""
+        self.folder = standing.folder / f"lane-{number}"
+        self.folder.mkdir()
+        self.began = time.monotonic()
+        self._process = _fork.Process(target=_enter, args=(standing, number, databases, self.folder, work))
+        self._process.start()
+        assert self._process.pid
+        standing.guard.register(self._process.pid)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the lane's process runs."""
+        return self._process.is_alive()
+
+    @property
+    def result(self) -> Any:
+        """What the work returned."""
+        with contextlib.suppress(FileNotFoundError):
+            return json.loads((self.folder / "result.json").read_text())
+        return None
+
+    def output(self) -> str:
+        """Return what the lane has printed so far."""
+        with contextlib.suppress(FileNotFoundError):
+            return (self.folder / "output").read_text(errors="replace")
+        return ""
+
+    def end(self) -> None:
+        """End the process, if it still runs, and wait for it."""
+        self._process.kill()
+        self._process.join()
+
+    def remove(self) -> None:
+        """Remove the lane's folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _enter(standing: Run, number: int, databases: int, folder: Path, work: Callable[[Run], Any]) -> None:
+    os.setsid()
+    (folder / "lines").mkdir()
+    out = os.open(folder / "output", os.O_WRONLY | os.O_CREAT)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    processes.trace("test", folder)
+    project.move(folder)
+    broker = standing.broker
+    if broker.databases > 1:
+        broker = replace(broker, first=1 + number * databases, databases=databases, server=None)
+    own = replace(standing, folder=folder, broker=broker, guard=_Registry(standing.guard))
+    result = work(own)
+    scratch = folder / "result.part"
+    scratch.write_text(json.dumps(result))
+    scratch.rename(folder / "result.json")
+
+
+def each(
+    standing: Run, count: int, databases: int, works: Sequence[Callable[[Run], Any]], patience: float
+) -> Iterator[tuple[int, Lane]]:
+    """Do `works` in `count` lanes at a time; yield the index and the lane whenever one has ended.
+
+    While none has ended it yields the lanes that run, a few times a second, so that their output can be shown. A lane
+    that takes longer than `patience` seconds is ended.
+    """
+    todo = list(enumerate(works))
+    lanes: list[tuple[int, Lane]] = []
+    while todo or lanes:
+        while todo and len(lanes) < count:
+            number, work = todo.pop(0)
+            lanes.append((number, Lane(standing, number, databases, work)))
+        for place, lane in list(lanes):
+            if lane.alive and time.monotonic() - lane.began > patience:
+                lane.end()
+            if not lane.alive:
+                lane.end()
+                lanes.remove((place, lane))
+            yield place, lane
+        time.sleep(0.02)
