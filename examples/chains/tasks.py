@@ -9,7 +9,7 @@ logger = get_extension_logger(__name__)
 @shared_task
 def update_corporation(corporation_id, pages=1):
     # Stands for the pages that ESI would be asked for.
-    sleep(0.2 * pages)
+    sleep(0.25 * pages)
     logger.info("Updated corporation %d", corporation_id)
 
 

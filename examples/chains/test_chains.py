@@ -14,7 +14,7 @@ FAILURE = "chains.tasks.note_failure"
 WALLET = "chains.tasks.update_wallet"
 SIX = [98000001, 98000002, 98000003, 98000004, 98000005, 98000006]
 NO_CHORDS = "Starting chords requires a result backend to be configured."
-# Six links of a fifth of a second, one by one.
+# Six links of a quarter of a second, all at once.
 AS_A_LOOP = {
     "file": "tasks.py",
     "old": "    chain(links).delay()",
@@ -36,11 +36,11 @@ def gaps(runs):
 
 
 def most_at_once(runs):
-    """How many of `runs`, each of which works for 0.2 s, ran at the same time at most.
+    """How many of `runs`, each of which works for 0.25 s, ran at the same time at most.
 
     Counted by their starts: a link sends the next one a moment before its own end is told.
     """
-    return max(sum(0 <= at.started - run.started < 0.19 for run in runs) for at in runs)
+    return max(sum(0 <= at.started - run.started < 0.24 for run in runs) for at in runs)
 
 
 def ran(lab, name=None):
@@ -48,7 +48,7 @@ def ran(lab, name=None):
     return [f"{run.name.rpartition('.')[2]} {run.state}" for run in lab.runs(name) if run.started is not None]
 
 
-@pytest.mark.waits(1.1)
+@pytest.mark.waits(1.4)
 @pytest.mark.broken_by(r"starts \[.*0\.0", **AS_A_LOOP)
 @pytest.mark.broken_by(r"in the order", file="tasks.py", old="chain(links)", new="chain(links[::-1])")
 def test_a_chain_runs_its_links_in_order_one_at_a_time(lab):
@@ -58,10 +58,10 @@ def test_a_chain_runs_its_links_in_order_one_at_a_time(lab):
     done = lines(lab)
     assert done == [f"Updated corporation {pk}" for pk in SIX], f"in the order {done}"
     between = gaps(links)
-    assert min(between) >= 0.19, f"seconds between starts {between}"
+    assert min(between) >= 0.24, f"seconds between starts {between}"
 
 
-@pytest.mark.waits(0.35)
+@pytest.mark.waits(0.45)
 @pytest.mark.broken_by(
     r"1 at once",
     file="tasks.py",
@@ -76,20 +76,20 @@ def test_a_loop_of_delay_runs_five_at_once(lab):
     assert at_once == 5, f"{at_once} at once"
 
 
-@pytest.mark.waits(0.35)
+@pytest.mark.waits(0.45)
 @pytest.mark.broken_by(
-    r"it took 0\.[4-9]", file="tasks.py", old="    chain(links).delay()", new="    [link() for link in links]"
+    r"it took 0\.[5-9]", file="tasks.py", old="    chain(links).delay()", new="    [link() for link in links]"
 )
 def test_a_task_that_starts_a_chain_does_not_wait_for_it(lab):
     """A task that builds a chain and starts it ends at once, before the chain does."""
     lab.demo("demo_twice.py")
     for starter in lab.finished(CHAIN, 2):
         took = starter.ended - starter.started
-        assert took < 0.39, f"it took {took:.2f} s"
+        assert took < 0.49, f"it took {took:.2f} s"
     lab.finished(CORPORATION, 4)
 
 
-@pytest.mark.waits(0.35)
+@pytest.mark.waits(0.45)
 @pytest.mark.broken_by(
     r"1 at once",
     file="demo_twice.py",
@@ -209,7 +209,8 @@ def test_a_link_error_that_can_not_take_the_id_hides_the_failure(lab):
     lab.demo("demo_wrong_link_error.py")
     lab.wait(lambda: dashboard_results(hours=1).failed > before, "the failure on Auth's dashboard")
     update_wallet.delay(98000001)
-    lab.wait(lambda: "Updated the wallet of 98000001" in lines(lab), "the next task")
+    # A later task has ended by then, so that the link had the time to.
+    lab.finished(WALLET)
     (link,) = [run for run in lab.runs() if "1000035" in run.args]
     assert link.state == "started", f"the link {link.state}"
     assert "raised unexpected" not in lab.printed(lab.workers[0])
@@ -218,7 +219,7 @@ def test_a_link_error_that_can_not_take_the_id_hides_the_failure(lab):
     assert [request["id"] for request in active] == [link.id]
 
 
-@pytest.mark.waits(0.35)
+@pytest.mark.waits(0.45)
 @pytest.mark.broken_by(
     r"1 at once", file="demo_group.py", old="from celery import group", new="from celery import chain as group"
 )
@@ -229,7 +230,7 @@ def test_a_group_runs_its_tasks_side_by_side(lab):
     assert at_once == 5, f"{at_once} at once"
 
 
-@pytest.mark.waits(0.55)
+@pytest.mark.waits(0.7)
 @pytest.mark.broken_by(r"[345] at once", file="demo_lanes.py", old="chain(links[lane::2])", new="group(links[lane::2])")
 def test_a_group_of_chains_runs_the_chains_side_by_side(lab):
     """A group of two chains works without a result backend: two links run at once, each chain in its own order."""
@@ -238,7 +239,7 @@ def test_a_group_of_chains_runs_the_chains_side_by_side(lab):
     assert at_once == 2, f"{at_once} at once"
 
 
-@pytest.mark.waits(0.19)
+@pytest.mark.waits(0.24)
 @pytest.mark.broken_by(r"1 at once", file="demo_group_at_the_end.py", old="together = group(", new="together = chain(")
 def test_a_chain_may_end_in_a_group(lab):
     """A chain whose last link is a group works without a result backend: the group starts after the link before it."""
@@ -391,7 +392,7 @@ def test_starmap_is_one_task_that_stops_at_the_first_error(lab):
     assert lines(lab) == ["Updated the wallet of 98000001"]
 
 
-@pytest.mark.waits(0.38)
+@pytest.mark.waits(0.48)
 @pytest.mark.broken_by(r"ran \['starmap succeeded'\]", file="demo_chunks.py", old="], 2)", new="], 4)")
 def test_chunks_are_a_group_of_tasks_that_take_several_objects_each(lab):
     """`chunks()` works without a result backend: one task for every so many objects, side by side."""
@@ -435,7 +436,7 @@ def test_each_link_queues_behind_what_waits_already(lab):
     assert told == [f"Updated the wallet of {pk}" for pk in SIX[:4]] + ["All are updated"], f"ran {told}"
 
 
-@pytest.mark.waits(1.1)
+@pytest.mark.waits(1.4)
 @pytest.mark.fresh
 @pytest.mark.workers({}, {"paused": True})
 @pytest.mark.broken_by(r"waits in \{\}|waits in \{'celery.*': [2-6]\}", **AS_A_LOOP)
