@@ -3,8 +3,9 @@
   "use strict";
 
   const copyButtons = () => {
-    if (!navigator.clipboard) return;
-    for (const figure of document.querySelectorAll("figure.block")) {
+    const blocks = document.querySelectorAll("figure.block");
+    if (!navigator.clipboard || !blocks.length) return;
+    for (const figure of blocks) {
       const code = figure.querySelector("pre");
       const caption = figure.querySelector("figcaption");
       const button = document.createElement("button");
