@@ -56,6 +56,7 @@ class Notes(SphinxPostTransform):
         """Make one group of notes for each paragraph, list or table with marks."""
         evidence = Evidence()
         numbers: dict[str, int] = {}
+        told: set[Claim] = set()
         groups: dict[nodes.Element, list[tuple[int, Claim]]] = {}
         for mark in list(self.document.findall(ClaimMark)):
             claim = evidence.claims.get(mark["key"])
@@ -65,22 +66,19 @@ class Notes(SphinxPostTransform):
             mark["number"], mark["target"] = number, f"proof-{number}"
             mark["sentence"] = claim.sentence
             _close_up(mark)
-            group = groups.setdefault(_carrier(mark), [])
-            if (number, claim) not in group:
-                group.append((number, claim))
-        told: set[int] = set()
+            # A claim is told once, where it comes up first; the number leads there from everywhere else.
+            if claim not in told:
+                told.add(claim)
+                groups.setdefault(_carrier(mark), []).append((number, claim))
         for carrier, group in groups.items():
-            self._note(carrier, group, told)
+            self._note(carrier, group)
 
-    def _note(self, carrier: nodes.Element, group: list[tuple[int, Claim]], told: set[int]) -> None:
+    def _note(self, carrier: nodes.Element, group: list[tuple[int, Claim]]) -> None:
         items = []
         for number, claim in group:
-            # The number leads to the first place where the claim is told; an id can be there only once.
-            anchor = "" if number in told else f' id="proof-{number}"'
-            told.add(number)
             link = html.escape(source.link(self.app, self.env.docname, claim))
             items.append(
-                f'<li{anchor} value="{number}"><a href="{link}">{source.prose(claim.sentence)}</a> '
+                f'<li id="proof-{number}" value="{number}"><a href="{link}">{source.prose(claim.sentence)}</a> '
                 f'<span class="took">{claim.outcome}</span></li>'
             )
         plural = "s" if len(group) > 1 else ""
@@ -96,14 +94,16 @@ class Notes(SphinxPostTransform):
 
 def _close_up(mark: nodes.Element) -> None:
     """Drop the blank between a sentence and its mark, which would let the number begin a line."""
-    before = mark.previous_sibling()
-    while isinstance(before, nodes.Text):
-        kept = before.rstrip()
+    parent = mark.parent
+    place = parent.index(mark)
+    # By place, as two equal texts are the same to `remove`.
+    while place and isinstance(parent[place - 1], nodes.Text):
+        place -= 1
+        kept = parent[place].rstrip()
         if kept:
-            mark.parent.replace(before, nodes.Text(kept))
+            parent[place] = nodes.Text(kept)
             return
-        mark.parent.remove(before)
-        before = mark.previous_sibling()
+        del parent[place]
 
 
 def _carrier(mark: nodes.Element) -> nodes.Element:

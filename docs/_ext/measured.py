@@ -88,7 +88,8 @@ class Table(SphinxPostTransform):
             f'<th scope="col">{name}</th>' for name in ("The original says", "Measured", "Evidence", "Instead")
         )
         counts = [sum(node["verdict"] == verdict for node in statements) for verdict in VERDICTS]
-        tally = ", ".join(f"{count} {verdict}" for count, verdict in zip(counts, VERDICTS, strict=True))
+        told = ("hold", "hold with limits", "do not hold")
+        tally = ", ".join(f"{count} {verdict}" for count, verdict in zip(counts, told, strict=True))
         markup = (
             f'<p class="tally">{len(statements)} statements: {tally}.</p>'
             f'<table class="measured"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
