@@ -13,13 +13,16 @@ from lab.paths import BUILD, ROOT, chapters
 
 HTML = BUILD / "html"
 # The anchors of the original, one-page FAQ.
-OLD = """
-celery-faq when-should-i-use-celery-in-my-app duration recurrence what-is-a-celery-task
-how-should-i-use-celery-in-my-app how-should-i-use-celery-tasks-in-the-ui can-i-use-long-running-tasks
-how-can-i-define-periodic-tasks-for-my-app how-can-i-use-priorities-for-tasks
-rate-limiting-and-smoothing-of-task-execution offset-crontabs subset-tasks celery-eta-countdown celery-etacountdown
-celery-rate-limits what-special-features-should-i-be-aware-of celery-once task-priorities
-""".split()
+OLD = re.findall(
+    r"\S+",
+    """
+    celery-faq when-should-i-use-celery-in-my-app duration recurrence what-is-a-celery-task
+    how-should-i-use-celery-in-my-app how-should-i-use-celery-tasks-in-the-ui can-i-use-long-running-tasks
+    how-can-i-define-periodic-tasks-for-my-app how-can-i-use-priorities-for-tasks
+    rate-limiting-and-smoothing-of-task-execution offset-crontabs subset-tasks celery-eta-countdown
+    celery-etacountdown celery-rate-limits what-special-features-should-i-be-aware-of celery-once task-priorities
+    """,
+)
 
 
 class _Page(HTMLParser):
