@@ -12,7 +12,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
-from lab import kernel  # noqa: E402
+from lab import kernelspec  # noqa: E402
+
+# jsonschema, which comes with jupyter-sphinx, compiles a grammar of URIs for two seconds if it finds this one.
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 project = "Celery FAQ for Alliance Auth"
 author = "the Celery FAQ’s authors"
@@ -40,11 +43,11 @@ myst_heading_anchors = 3
 
 # The kernel that executes the calls. It is known to this build alone.
 _kernelspecs = Path(tempfile.gettempdir()) / f"celery-faq-kernelspec-{os.getuid()}"
-kernel.specification(_kernelspecs)
+kernelspec.write(_kernelspecs)
 os.environ["JUPYTER_PATH"] = os.pathsep.join([str(_kernelspecs), os.environ.get("JUPYTER_PATH", "")]).rstrip(os.pathsep)
 # Kernels end when the build does, however that ends.
 os.environ.setdefault("LAB_PARENT", str(os.getpid()))
-jupyter_execute_default_kernel = kernel.NAME
+jupyter_execute_default_kernel = kernelspec.NAME
 # The kernel itself has a deadline for each cell, which names the cell; this one is for a kernel that hangs.
 jupyter_execute_kwargs = {
     "timeout": 90,

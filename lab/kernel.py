@@ -1,39 +1,27 @@
 """The kernel behind the pages: IPython in an Alliance Auth project, with a private broker and a real worker.
 
 Each cell starts from an untouched database. After it the kernel waits until all that the cell sent has ended, then
-prints what the worker logged. `python -m lab.kernel -f FILE` is what a kernelspec calls; `specification()` writes one.
+prints what the worker logged. `python -m lab.kernel -f FILE` is what the kernelspec of `lab.kernelspec` calls.
 """
 
 import importlib
-import json
 import os
 import shutil
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from lab import project, run, worker_log
+from lab import kernelspec, project, run, worker_log
 from lab.errors import LabError
 from lab.events import ENDS
-from lab.paths import ROOT
 from lab.stage import Stage, Stages, StageSpec
 
-NAME = "lab"
+NAME = kernelspec.NAME
 # A cell of a page is a few lines and two or three seconds of tasks; more is a mistake. 0 means no limit.
 DEADLINE = float(os.environ.get("LAB_CELL_DEADLINE", "30"))
-
-
-def specification(folder: Path) -> None:
-    """Write the kernelspec into `folder`, which the caller puts on JUPYTER_PATH; nobody's home is touched."""
-    target = folder / "kernels" / NAME
-    target.mkdir(parents=True, exist_ok=True)
-    argv = [sys.executable, "-m", "lab.kernel", "-f", "{connection_file}", "--log-level=ERROR"]
-    spec = {"argv": argv, "display_name": "Lab", "language": "python", "env": {"PYTHONPATH": str(ROOT)}}
-    (target / "kernel.json").write_text(json.dumps(spec))
 
 
 class Session:
@@ -145,6 +133,9 @@ def main() -> int:
     stages = Stages(standing)
     try:
         worker_log.capture(standing.folder)
+        stages.prepare(StageSpec())
+        # No thread is started by this; it is what there is to do while the worker comes up.
+        importlib.import_module("ipykernel.kernelapp")
         session = Session(standing, stages.take(StageSpec()))
         app: Any = importlib.import_module("ipykernel.kernelapp").IPKernelApp.instance(
             kernel_class=_kernel_class(session)

@@ -14,8 +14,7 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import parselinenos
 from sphinx.util.docutils import SphinxDirective
 
-from lab import kernel, worker_log
-from lab.paths import EXAMPLES
+from lab.paths import EXAMPLES, ROOT
 
 from . import source
 from .proof import Claim, Evidence, Lines, Stop
@@ -39,6 +38,7 @@ class Block(nodes.General, nodes.Element):
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register directives, the executing transform, and the evidence under each block."""
     app.setup_extension("jupyter_sphinx")
+    app.setup_extension("_ext.kept")
     app.registry.transforms.remove(ExecuteJupyterCells)
     app.add_transform(ExecuteCalls)
     app.add_node(Block, html=(_visit_block, _depart_block))
@@ -125,7 +125,7 @@ class CallDirective(_Shows, JupyterCell):  # type: ignore[misc]
         path = self.file()
         # What the call prints depends on the tasks it calls and on the kernel.
         others = [file for file in path.parent.glob("*.py") if not file.name.startswith("test_")]
-        for other in (*others, Path(kernel.__file__), Path(worker_log.__file__)):
+        for other in (*others, ROOT / "lab" / "kernel.py", ROOT / "lab" / "worker_log.py"):
             self.env.note_dependency(self.relative(other))
         self.arguments = [f"/../{path.relative_to(EXAMPLES.parent).as_posix()}"]
         text = path.read_text()

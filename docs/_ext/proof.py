@@ -3,7 +3,7 @@
 import ast
 import hashlib
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +164,7 @@ def _defined(shown: Lines) -> list[str]:
     return [node.name for node in found if node.lineno in shown.lines]
 
 
+@cache
 def _mentions(chapter: str) -> dict[str, set[str]]:
     """Return, for each test of a chapter, the names and file names in it and in the test module's helpers it calls."""
     path = EXAMPLES / chapter / f"test_{chapter}.py"
