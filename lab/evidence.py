@@ -45,6 +45,24 @@ def load() -> dict[str, Any]:
     return {"format": FORMAT, "chapters": {}}
 
 
+def needed(names: list[str]) -> list[str]:
+    """Return those of the chapters whose evidence is missing, not green, or of files that have changed since."""
+    recorded = load()["chapters"]
+    return [name for name in names if not _holds(name, recorded.get(name))]
+
+
+def _holds(name: str, entry: dict[str, Any] | None) -> bool:
+    if not entry or any(claim["outcome"] != "passed" for claim in entry["claims"]):
+        return False
+    there = {path.relative_to(ROOT).as_posix(): sha256(path) for path in _paths(name)}
+    return there == {file: kept["sha256"] for file, kept in entry["files"].items()}
+
+
+def _paths(chapter: str) -> list[Path]:
+    found = sorted((EXAMPLES / chapter).rglob("*"))
+    return [path for path in found if path.is_file() and "__pycache__" not in path.parts]
+
+
 def record(run: Run, claims: dict[str, list[Claim]]) -> None:
     """Write the evidence of the chapters in `claims`, leaving the other chapters' as it is."""
     lines = _lines(run.folder)
@@ -84,9 +102,7 @@ def _lines(folder: Path) -> coverage.CoverageData:
 def _files(chapter: str, lines: coverage.CoverageData) -> dict[str, Any]:
     reader = coverage.Coverage(data_file=None, config_file=False)
     found = {}
-    for path in sorted((EXAMPLES / chapter).rglob("*")):
-        if not path.is_file() or "__pycache__" in path.parts:
-            continue
+    for path in _paths(chapter):
         entry: dict[str, Any] = {"sha256": sha256(path)}
         if path.suffix == ".py" and not path.name.startswith("test_"):
             executed: dict[str, list[int]] = {}

@@ -1,7 +1,8 @@
 """Break what a claim guards and see the claim go red: `nox -s falsify`.
 
-Alliance Auth is started once. For each break, and once unbroken for each claim, a fork of that process lays a copy of
-the chapter over the original, with the break in it, and runs the claim's own test on its own database of the broker.
+Alliance Auth is started once. For each break a fork of that process lays a copy of the chapter over the original, with
+the break in it, and runs the claim's own test on databases of its own. Copies without a break come first: there every
+claim must be green, or red would mean nothing.
 """
 
 import argparse
@@ -26,8 +27,8 @@ from lab.paths import EXAMPLES, chapters
 from lab.plugin import Claims
 
 LANES = 6
-_DATABASES = 4
-_PATIENCE = 120.0
+_DATABASES = 48
+_PATIENCE = 300.0
 # These stay as Django loaded them: a model class can't be loaded twice.
 _STAYS = ("models", "apps")
 _fork = multiprocessing.get_context("fork")
@@ -35,10 +36,10 @@ _fork = multiprocessing.get_context("fork")
 
 @dataclass
 class Break:
-    """One deliberate break of one claim; `file` and `conf` both empty is the unbroken control."""
+    """One deliberate break of one claim: of a file of its chapter, or of Celery's settings."""
 
     nodeid: str
-    red: str = ""
+    red: str
     file: str = ""
     old: str = ""
     new: str = ""
@@ -54,16 +55,11 @@ class Break:
         """The claim's name, as words."""
         return self.nodeid.rpartition("::")[2].removeprefix("test_").replace("_", " ")
 
-    @property
-    def control(self) -> bool:
-        """Whether nothing is broken."""
-        return not self.file and not self.conf
-
     def __str__(self) -> str:
         """Return what is broken, in a line."""
         if self.file:
             return f"{self.file}: {_short(self.old)} → {_short(self.new)}"
-        return ", ".join(f"{name} = {value!r}" for name, value in self.conf.items()) or "unbroken"
+        return ", ".join(f"{name} = {value!r}" for name, value in self.conf.items())
 
 
 def _short(text: str) -> str:
@@ -85,21 +81,21 @@ class _Collector:
             declared = [Break(nodeid, *m.args, **m.kwargs) for m in item.iter_markers("broken_by")]
             if not declared:
                 self.without.append(nodeid)
-            self.breaks += [Break(nodeid), *declared]
+            self.breaks += declared
 
 
 class _Verdict:
-    """Notes how the one test of a fork went."""
+    """Notes how the tests of a fork went: how many were green, and the last that was not."""
 
     def __init__(self) -> None:
-        self.when = ""
-        self.outcome = "nothing ran"
-        self.message = ""
+        self.green = 0
+        self.test = self.when = self.message = ""
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.when == "call" or report.failed:
-            self.when, self.outcome = report.when or "", report.outcome
+        self.green += report.when == "call" and report.passed
+        if report.failed:
+            self.test, self.when = report.nodeid.rpartition("::")[2], report.when or ""
             crash = getattr(report.longrepr, "reprcrash", None)
             self.message = crash.message if crash else str(report.longrepr or "")
 
@@ -126,36 +122,43 @@ def _all(standing: run.Run, names: list[str], expression: str, began: float) -> 
     breaks, without = _collect(standing, names, expression)
     for nodeid in without:
         print(f"✗ {nodeid.rpartition('::')[2]} declares no break: add pytest.mark.broken_by.")
-    caught, green, wrong = 0, 0, len(without)
-    works = [partial(_try, item) for item in breaks]
+    options = ["-k", expression] if expression else []
+    works = [partial(_unbroken, name, options) for name in names] + [partial(_broken, item) for item in breaks]
+    green = caught = 0
+    wrong = len(without)
     for place, lane in lanes.each(standing, LANES, _DATABASES, works, _PATIENCE):
         if lane.alive:
             continue
-        item = breaks[place]
-        good, line = _judge(item, lane.result)
+        verdict: dict[str, Any] = lane.result or {"green": 0, "test": "?", "when": "", "message": "it never ended"}
         lane.remove()
-        caught += good and not item.control
-        green += good and item.control
+        if place < len(names):
+            green += verdict["green"]
+            wrong += bool(verdict["test"])
+            told = f"✗ {names[place]}: {verdict['test']} is red without a break: {_flat(verdict['message'])}"
+            print(
+                told if verdict["test"] else f"✓ {names[place]}: {verdict['green']} claims green unbroken", flush=True
+            )
+            continue
+        item = breaks[place - len(names)]
+        good, line = _judge(item, verdict)
+        caught += good
         wrong += not good
-        if not good or not item.control:
-            print(f"{'✓' if good else '✗'} {item.chapter}: {item.claim}\n    {line}", flush=True)
-    total = sum(not item.control for item in breaks)
-    controls = len(breaks) - total
+        print(f"{'✓' if good else '✗'} {item.chapter}: {item.claim}\n    {line}", flush=True)
     seconds = time.monotonic() - began
-    print(f"\n{green} of {controls} claims green unbroken, {caught} of {total} breaks caught, {seconds:.0f} s")
-    return int(wrong > 0 or not total)
+    print(f"\n{green} claims green unbroken, {caught} of {len(breaks)} breaks caught, {seconds:.0f} s")
+    return int(wrong > 0 or not breaks)
 
 
-def _judge(item: Break, verdict: dict[str, str] | None) -> tuple[bool, str]:
-    if verdict is None:
-        return False, f"{item}: the run ended without a verdict"
-    message = " ".join(verdict["message"].split())[:300]
-    if item.control:
-        return verdict["outcome"] == "passed", f"red without a break: {message or verdict['outcome']}"
-    if verdict["outcome"] == "passed":
+def _flat(message: str) -> str:
+    return " ".join(message.split())[:300]
+
+
+def _judge(item: Break, verdict: dict[str, Any]) -> tuple[bool, str]:
+    message = _flat(verdict["message"])
+    if verdict["green"]:
         return False, f"{item}: not caught"
     if verdict["when"] != "call" or not re.search(item.red, verdict["message"]):
-        return False, f"{item}: red for another reason than /{item.red}/: {message}"
+        return False, f"{item}: red for another reason than /{item.red}/: {message or 'nothing ran'}"
     return True, f"{item} — {message[:110]}"
 
 
@@ -181,38 +184,47 @@ def _collect(standing: run.Run, names: list[str], expression: str) -> tuple[list
     return breaks, without
 
 
-def _try(item: Break, own: run.Run) -> dict[str, str]:
-    verdict = _Verdict()
+def _unbroken(chapter: str, options: list[str], own: run.Run) -> dict[str, Any]:
+    _lay_over(chapter, own.folder)
+    return _run(own, *options, str(EXAMPLES / chapter))
+
+
+def _broken(item: Break, own: run.Run) -> dict[str, Any]:
     try:
-        _apply(item, own.folder)
+        _lay_over(item.chapter, own.folder, item)
     except (ValueError, SyntaxError, ImportError) as error:
-        verdict.message = f"the break can't be applied: {error!r}"
-    else:
-        pytest.main([*QUIET, item.nodeid], plugins=[Claims(own), verdict])
+        return vars(_Verdict()) | {"message": f"the break can't be applied: {error!r}"}
+    return _run(own, item.nodeid)
+
+
+def _run(own: run.Run, *what: str) -> dict[str, Any]:
+    verdict = _Verdict()
+    pytest.main([*QUIET, *what], plugins=[Claims(own), verdict])
     return vars(verdict)
 
 
-def _apply(item: Break, folder: Path) -> None:
+def _lay_over(chapter: str, folder: Path, item: Break | None = None) -> None:
+    """Put a copy of the chapter, with the break in it, in the chapter's place; `ValueError` if it does not fit."""
     from myauth.celery import app
 
     app.finalize()
-    copy = folder / item.chapter
-    shutil.copytree(EXAMPLES / item.chapter, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    if item.file:
+    copy = folder / chapter
+    shutil.copytree(EXAMPLES / chapter, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    if item and item.file:
         path = copy / item.file
         text = path.read_text()
         if text.count(item.old) != 1:
             raise ValueError(f"{item.old!r} stands {text.count(item.old)} times in {item.file}, not once")
         path.write_text(text.replace(item.old, item.new))
-    package = importlib.import_module(item.chapter)
+    package = importlib.import_module(chapter)
     package.__path__ = [str(copy)]
-    _forget(item.chapter, app)
-    if item.file == "local.py":
+    _forget(chapter, app)
+    if item and item.file == "local.py":
         _overlay(copy / "local.py", app)
-    if item.conf:
+    if item and item.conf:
         app.conf.update(item.conf)
     if (copy / "auth_hooks.py").exists():
-        importlib.import_module(f"{item.chapter}.auth_hooks")
+        importlib.import_module(f"{chapter}.auth_hooks")
 
 
 def _forget(chapter: str, app: Any) -> None:

@@ -79,13 +79,15 @@ def _enter(standing: Run, number: int, databases: int, folder: Path, work: Calla
     out = os.open(folder / "output", os.O_WRONLY | os.O_CREAT)
     os.dup2(out, 1)
     os.dup2(out, 2)
-    processes.trace("test", folder)
+    lines = processes.trace("test", folder)
     project.move(folder)
     broker = standing.broker
     if broker.databases > 1:
         broker = replace(broker, first=1 + number * databases, databases=databases, server=None)
     own = replace(standing, folder=folder, broker=broker, guard=_Registry(standing.guard))
     result = work(own)
+    lines.stop()
+    lines.save()
     scratch = folder / "result.part"
     scratch.write_text(json.dumps(result))
     scratch.rename(folder / "result.json")

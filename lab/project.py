@@ -147,6 +147,7 @@ def point(broker_url: str) -> None:
     from allianceauth.utils.cache import get_redis_client
     from django.conf import settings
     from django.core.cache import caches
+    from kombu import pools
     from myauth.celery import app
 
     settings.CACHES["default"]["LOCATION"] = broker_url
@@ -157,7 +158,9 @@ def point(broker_url: str) -> None:
     for series in (counters.succeeded_tasks, counters.retried_tasks, counters.failed_tasks):
         series._redis = get_redis_client()
     app.conf.broker_url = broker_url
-    # The same that Celery does after a fork: drop the pools, which hold connections to the old place.
+    # What is open leads to the old place, and a fork would share it: a reply that somebody still waits for on it would
+    # hang the child. The second line is what Celery does after a fork.
+    pools.reset()
     app._after_fork()
     app.amqp.__dict__.pop("_event_dispatcher", None)
     app.events.__dict__.pop("default_dispatcher", None)

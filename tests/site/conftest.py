@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 
 import pytest
-from playwright.sync_api import Browser, Error, sync_playwright
+from playwright.sync_api import Browser, Error, Playwright, sync_playwright
 
 from lab.paths import BUILD, chapters
 
@@ -46,13 +46,17 @@ def site() -> Iterator[str]:
     server.shutdown()
 
 
+def launch(playwright: Playwright) -> Browser:
+    """Start the Chromium on PATH, else the one that Playwright has fetched; end the tests in a sentence without any."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    try:
+        return playwright.chromium.launch(executable_path=found, args=FLAGS)
+    except Error as error:
+        pytest.exit(f"No browser can be started: install chromium. ({error.message.splitlines()[0]})", returncode=1)
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """Start the Chromium on PATH, else the one that Playwright has fetched."""
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    """Start a browser."""
     with sync_playwright() as playwright:
-        try:
-            launched = playwright.chromium.launch(executable_path=found, args=FLAGS)
-        except Error as error:
-            pytest.exit(f"No browser can be started: install chromium. ({error.message.splitlines()[0]})", returncode=1)
-        yield launched
+        yield launch(playwright)
