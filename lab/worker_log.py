@@ -128,10 +128,11 @@ def lines(records: list[dict[str, Any]], runs: list[TaskRun]) -> list[str]:
 
 
 def _arbitrary(first: dict[str, Any], second: dict[str, Any], one: TaskRun, other: TaskRun) -> bool:
+    # From its receipt on a task is in the hands of the worker's threads, and any of them may come first.
     late = float("inf")
-    started = max(one.started or 0, other.started or 0)
+    received = max(one.received or 0, other.received or 0)
     ended = min(late if run.ended is None else run.ended for run in (one, other))
-    return one is not other and started < ended and abs(second["at"] - first["at"]) < _TOGETHER
+    return one is not other and received < ended and abs(second["at"] - first["at"]) < _TOGETHER
 
 
 def replace_tasks(app: Any, module: str, source: str) -> None:

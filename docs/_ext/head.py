@@ -1,6 +1,7 @@
 """What stands in the head of each page: descriptions, social cards, and only the scripts that a page needs."""
 
 import html
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,7 +17,17 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("html-page-context", describe, priority=900)
     app.connect("html-page-context", trim, priority=901)
     app.connect("html-page-context", find_again, priority=902)
+    app.connect("build-finished", prune)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def prune(app: Sphinx, error: Exception | None) -> None:
+    """Remove what the themes copy beside the pages and no page asks for: templates, and a megabyte of icons."""
+    if error or app.builder.name != "html":
+        return
+    static = Path(app.outdir) / "_static"
+    for path in [*static.glob("*webpack-macros.html"), *static.glob("scripts/fontawesome*")]:
+        path.unlink()
 
 
 def description(app: Sphinx, pagename: str) -> str:
