@@ -315,7 +315,8 @@ def test_priority_and_countdown_of_a_chain_are_for_its_first_link(lab):
     """`priority` and `countdown` given to a chain are for its first link only; the others have priority 5, no delay."""
     lab.demo("demo_options.py")
     links = lab.finished("chains.tasks.show_options", 3)
-    assert links[0].started - links[0].sent >= 0.45, "the first link did not wait"
+    # Counted from before the call: the event that tells of the sending comes a little later than the countdown's start.
+    assert links[0].started >= 0.5, "the first link did not wait"
     told = lines(lab)
     assert told == [
         "Corporation 98000001: priority 7, later",
@@ -454,14 +455,14 @@ def test_a_chain_outlives_a_worker_that_is_stopped(lab):
 
 
 @pytest.mark.workers({}, {"paused": True})
-@pytest.mark.broken_by(r"1 messages are held", conf={"task_acks_late": True})
+@pytest.mark.broken_by(r"the acknowledgement of the link did not happen", conf={"task_acks_late": True})
 def test_a_worker_that_is_killed_takes_the_chain_with_it(lab):
     """A worker that is killed takes its link and the rest of the chain with it: nothing of them is left in Redis."""
     lab.demo("demo_killed.py")
     lab.started(CORPORATION)
+    # It comes from the worker's loop, a moment after the start.
+    lab.wait(lambda: not lab.redis.hlen("unacked"), "the acknowledgement of the link", timeout=3)
     lab.kill(lab.workers[0])
-    held = lab.redis.hlen("unacked")
-    assert held == 0, f"{held} messages are held"
     assert lab.waiting() == {}
     lab.resume(1)
     update_wallet.delay(98000001)

@@ -354,7 +354,8 @@ def test_a_countdown_that_ends_overtakes_what_waits_in_redis(lab):
     """A worker keeps a task with a countdown itself; when due, it overtakes more urgent tasks that wait in Redis."""
     lab.demo("demo_countdown.py")
     (structure,) = lab.finished(STRUCTURE)
-    assert structure.started - structure.sent >= 0.45, "it did not wait for its countdown"
+    # Counted from before the call: the event that tells of the sending comes a little later than the countdown's start.
+    assert structure.started >= 0.45, "it did not wait for its countdown"
     assets = lab.runs(ASSETS)
     overtaken = sum(run.started is None or run.started > structure.started for run in assets)
     assert overtaken >= 1, f"it overtook {overtaken} tasks"
