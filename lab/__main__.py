@@ -25,7 +25,7 @@ QUIET = [
     "-c",
     str(ROOT / "pyproject.toml"),
 ]
-LANES = 4
+LANES = 3
 _DATABASES = 128
 _PATIENCE = 600.0
 _NAMES = {"allianceauth": "Alliance Auth", "celery": "Celery", "kombu": "kombu", "django": "Django"}

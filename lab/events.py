@@ -37,6 +37,7 @@ class Recorder:
     def __init__(self, app: Any, url: str) -> None:
         """Subscribe to the events of `app` at broker `url`."""
         self.events: list[dict[str, Any]] = []
+        self._earlier: set[str] = set()
         self.began = time.time()
         self._connection = app.connection_for_read(url)
         channel = self._connection.default_channel
@@ -45,7 +46,7 @@ class Recorder:
         self._consumer.consume()
 
     def _note(self, event: dict[str, Any]) -> None:
-        if event["type"] not in _IGNORED:
+        if event["type"] not in _IGNORED and event.get("uuid") not in self._earlier:
             self.events.append(event)
 
     def pump(self, timeout: float = 0.0) -> None:
@@ -60,6 +61,8 @@ class Recorder:
     def begin(self) -> None:
         """Start a claim: forget what came before, count time from now."""
         self.pump()
+        # What is still told of a task of an earlier claim is no part of this one.
+        self._earlier |= {event["uuid"] for event in self.events if "uuid" in event}
         self.events.clear()
         self.began = time.time()
 
