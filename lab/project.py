@@ -160,7 +160,7 @@ def point(broker_url: str) -> None:
     app.conf.broker_url = broker_url
     # What is open leads to the old place, and a fork would share it: a reply that somebody still waits for on it would
     # hang the child. The second line is what Celery does after a fork.
-    pools.reset()
+    pools.reset()  # type: ignore[no-untyped-call]
     app._after_fork()
     app.amqp.__dict__.pop("_event_dispatcher", None)
     app.events.__dict__.pop("default_dispatcher", None)
