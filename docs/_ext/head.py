@@ -77,3 +77,5 @@ def find_again(
     if pagename == "404":
         path = urlsplit(app.config.html_baseurl).path or "/"
         context["metatags"] = f'<base href="{html.escape(path)}">\n' + context.get("metatags", "")
+        # An anchor alone would be looked for on the page at the base.
+        context["body"] = context["body"].replace('href="#', 'href="404.html#')

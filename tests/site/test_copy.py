@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -13,9 +12,11 @@ from pathlib import Path
 from urllib.parse import urljoin
 
 import pytest
+from celery import Celery
 from playwright.sync_api import Browser
 
 from lab import broker, project
+from lab.events import Recorder
 from lab.guard import Guard
 from lab.paths import ROOT
 from tests.bed import until
@@ -84,7 +85,7 @@ class Elsewhere:
     """A new project with every chapter pasted in, and its worker."""
 
     folder: Path
-    log: Path
+    recorder: Recorder
 
     def manage(self, *words: str, text: str = "") -> str:
         """Run manage.py and return what it printed."""
@@ -131,11 +132,13 @@ def elsewhere(copied: dict[str, Copied], tmp_path_factory: pytest.TempPathFactor
     settings = SETTINGS.format(apps=list(copied), folder=folder, url=server.database(0))
     with (folder / "myauth" / "settings" / "local.py").open("a") as local:
         local.write(settings + extra)
-    there = Elsewhere(folder, folder / "log" / "worker.log")
+    app = Celery("elsewhere", broker=server.database(0))
+    there = Elsewhere(folder, Recorder(app, server.database(0)))
     there.manage("makemigrations", *copied)
     there.manage("migrate")
     words = [part.replace("%(process_num)02d", "00") for part in project.command(folder, "worker")]
-    with there.log.open("wb") as log:
+    output = folder / "log" / "worker.log"
+    with output.open("wb") as log:
         worker = subprocess.Popen(
             [sys.executable, "-m", *words],
             cwd=folder,
@@ -145,9 +148,11 @@ def elsewhere(copied: dict[str, Copied], tmp_path_factory: pytest.TempPathFactor
             env={**os.environ, "PYTHONPATH": str(folder)},
         )
     guard.register(worker.pid)
-    until(lambda: " ready." in there.log.read_text() or worker.poll() is not None, 60, "the worker's start")
-    assert worker.poll() is None, there.log.read_text()[-3000:]
+    until(lambda: app.control.ping(timeout=0.5) or worker.poll() is not None, 60, "the worker's start")
+    assert worker.poll() is None, output.read_text()[-3000:]
+    app.control.enable_events(reply=True)
     yield there
+    there.recorder.close()
     worker.send_signal(signal.SIGKILL)
     worker.wait()
     server.stop()
@@ -159,12 +164,11 @@ def test_what_a_page_gives_away_works_in_another_project(
     elsewhere: Elsewhere, copied: dict[str, Copied], chapter: str
 ) -> None:
     """The chapter's call, pasted into a shell there, makes that project's worker run the chapter's task."""
-    demo = copied[chapter].files["demo.py"]
-    before = len(elsewhere.log.read_text())
-    elsewhere.manage("shell", text=demo)
+    there = elsewhere.recorder
+    there.begin()
+    elsewhere.manage("shell", text=copied[chapter].files["demo.py"])
 
     def ran() -> bool:
-        new = elsewhere.log.read_text()[before:]
-        return bool(re.search(rf"Task {chapter}\.tasks\.\w+\[[^]]+\] succeeded", new))
+        return any(run.name.startswith(f"{chapter}.") and run.state == "succeeded" for run in there.runs())
 
-    until(lambda: ran(), 30, f"a task of {chapter}, in:\n{elsewhere.log.read_text()[before:]}")
+    there.wait(ran, 30, f"the success of a task of {chapter}")
