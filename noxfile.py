@@ -14,7 +14,7 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2025.5.1"
-nox.options.sessions = ["lint", "examples", "falsify", "tests", "docs", "site"]
+nox.options.sessions = ["lint", "examples", "falsify", "tests", "docs"]
 nox.options.error_on_missing_interpreters = True
 
 ROOT = Path(__file__).resolve().parent
@@ -86,7 +86,7 @@ def docs(session: nox.Session) -> None:
     session.log("The site is in build/html")
 
 
-@nox.session(venv_backend="none", requires=["docs"])
+@nox.session(venv_backend="none", requires=["docs"], default=False)
 def site(session: nox.Session) -> None:
     """Test the built site in a headless Chromium, and what is copied from it in a new project. Pytest's options."""
     run(session, "-m", "pytest", "-q", "tests/site", "tests/test_guards.py", *session.posargs)

@@ -1,11 +1,13 @@
 """Where things stand."""
 
+import os
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
 BUILD = ROOT / "build"
-EVIDENCE = BUILD / "evidence.json"
+# A test that runs the lab must not overwrite the record that the site is built from.
+EVIDENCE = Path(os.environ.get("LAB_EVIDENCE", BUILD / "evidence.json"))
 PROJECTS = BUILD / "projects"
 
 

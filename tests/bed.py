@@ -47,7 +47,7 @@ class Bed:
 
     def __init__(self, tmp: Path) -> None:
         self.tmp = tmp
-        self.env = {**os.environ, "TMPDIR": str(tmp)}
+        self.env = {**os.environ, "TMPDIR": str(tmp), "LAB_EVIDENCE": str(tmp.parent / "evidence.json")}
         self.env.pop("REDIS_URL", None)
         self.env.pop("LAB_PARENT", None)
 
