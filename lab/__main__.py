@@ -73,8 +73,8 @@ def _all(standing: run.Run, names: list[str], options: list[str], began: float) 
     # A broker that lends one database can carry one lane.
     count = LANES if standing.broker.databases > 1 else 1
     works = [partial(_chapter, name, options) for name in order]
-    for place, lane in lanes.each(standing, count, _DATABASES, works, _PATIENCE):
-        ended, name, text = not lane.alive, order[place], lane.output()
+    for place, lane, ended in lanes.each(standing, count, _DATABASES, works, _PATIENCE):
+        name, text = order[place], lane.output()
         settled = [line for line in text.splitlines(keepends=True) if line.startswith((f"{CLAIM}✓", f"{CLAIM}✗"))]
         for line in settled[shown[name] :]:
             if line.endswith("\n"):

@@ -1,5 +1,6 @@
 """The bench a test stands on: the `lab` fixture's object."""
 
+import contextlib
 import importlib
 import re
 import runpy
@@ -7,6 +8,8 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import redis
 
 from lab import processes, project
 from lab.events import ENDS, TaskRun
@@ -114,6 +117,11 @@ class Lab:
         nodes = [_node(process) for process in chosen]
         replies = app.control.add_consumer("celery", destination=nodes, reply=True, timeout=5, limit=len(nodes))
         assert len(replies or []) == len(nodes), f"not every worker took up the queue: {replies}"
+        # The worker still asks Redis for what it asked before; it would look again within a second.
+        with contextlib.suppress(redis.ResponseError):
+            for client in self.redis.client_list():
+                if client["cmd"] == "brpop" and client["db"] == str(self.redis.get_connection_kwargs()["db"]):
+                    self.redis.client_unblock(int(client["id"]))
 
     def start_worker(self, **spec: Any) -> processes.Process:
         """Start another worker (see the `workers` marker for `spec`) and wait until it answers."""

@@ -126,8 +126,8 @@ def _all(standing: run.Run, names: list[str], expression: str, began: float) -> 
     works = [partial(_unbroken, name, options) for name in names] + [partial(_broken, item) for item in breaks]
     green = caught = 0
     wrong = len(without)
-    for place, lane in lanes.each(standing, LANES, _DATABASES, works, _PATIENCE):
-        if lane.alive:
+    for place, lane, ended in lanes.each(standing, LANES, _DATABASES, works, _PATIENCE):
+        if not ended:
             continue
         verdict: dict[str, Any] = lane.result or {"green": 0, "test": "?", "when": "", "message": "it never ended"}
         lane.remove()

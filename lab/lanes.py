@@ -95,11 +95,11 @@ def _enter(standing: Run, number: int, databases: int, folder: Path, work: Calla
 
 def each(
     standing: Run, count: int, databases: int, works: Sequence[Callable[[Run], Any]], patience: float
-) -> Iterator[tuple[int, Lane]]:
-    """Do `works` in `count` lanes at a time; yield the index and the lane whenever one has ended.
+) -> Iterator[tuple[int, Lane, bool]]:
+    """Do `works` in `count` lanes at a time; yield the index, the lane and True once for each that has ended.
 
-    While none has ended it yields the lanes that run, a few times a second, so that their output can be shown. A lane
-    that takes longer than `patience` seconds is ended.
+    The lanes that run are yielded too, with False, many times a second, so that their output can be shown. A lane that
+    takes longer than `patience` seconds is ended.
     """
     todo = list(enumerate(works))
     lanes: list[tuple[int, Lane]] = []
@@ -110,8 +110,10 @@ def each(
         for place, lane in list(lanes):
             if lane.alive and time.monotonic() - lane.began > patience:
                 lane.end()
-            if not lane.alive:
+            # Asked once: a lane that ends while its caller looks at it is told as ended the next time.
+            ended = not lane.alive
+            if ended:
                 lane.end()
                 lanes.remove((place, lane))
-            yield place, lane
+            yield place, lane, ended
         time.sleep(0.02)

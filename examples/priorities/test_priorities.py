@@ -265,7 +265,7 @@ def test_a_retry_keeps_the_priority(lab):
     assert arrived(lab) == [7, 7], f"the attempts came with {arrived(lab)}"
 
 
-@pytest.mark.waits(0.75)
+@pytest.mark.waits(1.55)
 @pytest.mark.broken_by(r"waited for [123] tasks", file="tasks.py", old="acks_late=True", new="acks_late=False")
 def test_with_acks_late_the_worker_holds_only_what_it_runs(lab):
     """Of tasks with `acks_late=True` the worker takes no more than it can run: an urgent one is next."""
