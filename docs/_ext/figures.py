@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from . import svg
+from lab import figure
+
 from .proof import Claim
 
 
@@ -13,7 +14,7 @@ class Recipe:
     """A figure: the claims it is drawn from, and the function that draws it."""
 
     claims: tuple[str, ...]
-    draw: Callable[..., svg.Figure]
+    draw: Callable[..., figure.Figure]
 
 
 def runs(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -40,7 +41,7 @@ def _ran(claim: Claim, name: str) -> list[dict[str, Any]]:
     return sorted(found, key=lambda run: run["started"])
 
 
-def chain_against_loop(chain: Claim, loop: Claim) -> svg.Figure:
+def chain_against_loop(chain: Claim, loop: Claim) -> figure.Figure:
     """The same six tasks, once in a chain and once in a loop: what ran when, by lanes."""
     bars = []
     for group, claim in (("a loop of .delay()", loop), ("a chain", chain)):
@@ -48,18 +49,18 @@ def chain_against_loop(chain: Claim, loop: Claim) -> svg.Figure:
         began = found[0]["started"]
         for number, run in enumerate(found, 1):
             kind = "one" if claim is chain else "two"
-            bars.append(svg.Bar(group, str(number), run["started"] - began, run["ended"] - began, kind))
-    return svg.timeline(bars)
+            bars.append(figure.Bar(group, str(number), run["started"] - began, run["ended"] - began, kind))
+    return figure.timeline(bars)
 
 
-def ten_priorities(claim: Claim) -> svg.Figure:
+def ten_priorities(claim: Claim) -> figure.Figure:
     """The order in which ten tasks were sent, and that in which they ran."""
     sent, ran = ([f"priority {number}" for number in claim.data[key]] for key in ("sent", "ran"))
     kinds = {f"priority {number}": "two" if number < 5 else "three" if number > 5 else "one" for number in range(10)}
-    return svg.order(sent, ran, ("sent", "ran"), kinds)
+    return figure.order(sent, ran, ("sent", "ran"), kinds)
 
 
-def starvation(claim: Claim) -> svg.Figure:
+def starvation(claim: Claim) -> figure.Figure:
     """A steady flow of urgent tasks, and what waits behind it."""
     bars = []
     priorities = claim.data["priorities"]
@@ -69,43 +70,43 @@ def starvation(claim: Claim) -> svg.Figure:
         kind = "one" if priority == 1 else "two"
         group = f"priority {priority}"
         if priority != 1:
-            bars.append(svg.Bar(group, "", 0, run["started"] - began, "wait"))
-        bars.append(svg.Bar(group, "", run["started"] - began, run["ended"] - began, kind))
-    return svg.timeline(bars, legend=[("one", "runs, priority 1"), ("two", "runs, priority 9")])
+            bars.append(figure.Bar(group, "", 0, run["started"] - began, "wait"))
+        bars.append(figure.Bar(group, "", run["started"] - began, run["ended"] - began, kind))
+    return figure.timeline(bars, legend=[("one", "runs, priority 1"), ("two", "runs, priority 9")])
 
 
-def scatter(claim: Claim) -> svg.Figure:
+def scatter(claim: Claim) -> figure.Figure:
     """Forty starts, with and without a countdown."""
     data = claim.data["scatter"]
-    return svg.staircase({"in a loop": data["at once"], "scattered": data["scattered"]}, "seconds", "started")
+    return figure.staircase({"in a loop": data["at once"], "scattered": data["scattered"]}, "seconds", "started")
 
 
-def eta_limit(claim: Claim) -> svg.Figure:
+def eta_limit(claim: Claim) -> figure.Figure:
     """More countdowns than a worker holds: when it fetched them, when they started, and when an urgent task did."""
     data = claim.data["eta_limit"]
     series = {"fetched": [pair[0] for pair in data["held"]], "started": [pair[1] for pair in data["held"]]}
     sent, started = data["urgent"]
-    return svg.staircase(series, "seconds", "tasks", [(sent, "urgent task sent"), (started, "urgent task starts")])
+    return figure.staircase(series, "seconds", "tasks", [(sent, "urgent task sent"), (started, "urgent task starts")])
 
 
-def rate_limit_staircase(claim: Claim) -> svg.Figure:
+def rate_limit_staircase(claim: Claim) -> figure.Figure:
     """Twelve tasks with a rate limit, by one, two and three workers."""
     data = claim.data["rate_limit_staircase"]
     names = {f"{count} worker{'s' if count != '1' else ''}": starts for count, starts in data.items()}
-    return svg.staircase(names, "seconds", "started")
+    return figure.staircase(names, "seconds", "started")
 
 
-def installs(claim: Claim) -> svg.Figure:
+def installs(claim: Claim) -> figure.Figure:
     """The load of 1,000 installs on one service, minute by minute."""
     names = ("on the hour", "by hand", "apply_offset")
-    return svg.bars(
+    return figure.bars(
         {name: claim.data["installs"][name] for name in names},
         "minute of the hour",
         "installs that call in this minute",
     )
 
 
-def accepted_and_rejected(claim: Claim) -> svg.Figure:
+def accepted_and_rejected(claim: Claim) -> figure.Figure:
     """Starts of a QueueOnce task: those that were accepted waited and ran, the others were rejected."""
     accepted = _ran(claim, claim.data["task"])
     began = accepted[0]["sent"]
@@ -116,12 +117,12 @@ def accepted_and_rejected(claim: Claim) -> svg.Figure:
         if attempt["accepted"]:
             run = next(coming)
             sent, started, ended = (run[what] - began for what in ("sent", "started", "ended"))
-            bars.append(svg.Bar(group, "waits", sent, started, "wait"))
-            bars.append(svg.Bar(group, "runs", started, ended, "one", "accepted"))
+            bars.append(figure.Bar(group, "waits", sent, started, "wait"))
+            bars.append(figure.Bar(group, "runs", started, ended, "one", "accepted"))
         else:
             at = attempt["at"] - began
-            bars.append(svg.Bar(group, "", at, at + 0.005, "two", "rejected"))
-    return svg.timeline(bars, legend=[("one", "accepted: waits, then runs"), ("two", "rejected")])
+            bars.append(figure.Bar(group, "", at, at + 0.005, "two", "rejected"))
+    return figure.timeline(bars, legend=[("one", "accepted: waits, then runs"), ("two", "rejected")])
 
 
 FIGURES: dict[str, Recipe] = {

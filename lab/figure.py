@@ -21,7 +21,7 @@ class Figure:
     body: list[str]
     height: float
     columns: Sequence[str]
-    rows: list[Sequence[str]]
+    rows: Sequence[Sequence[str]]
     legend: list[tuple[str, str]] = field(default_factory=list)
 
     def markup(self, name: str, title: str) -> str:
@@ -133,8 +133,10 @@ def timeline(bars: Sequence[Bar], unit: str = "seconds", legend: Sequence[tuple[
             for bar in lane:
                 x, width = _LEFT + bar.start * scale, max((bar.end - bar.start) * scale, 2.0)
                 body.append(rect(x, y + 3, width, _ROW - 6, bar.kind))
-                if len(bar.label) * _CHAR < width - 6:
-                    body.append(text(x + width / 2, y + 17, bar.label, f"on-{bar.kind}", "middle"))
+                # A long label is cut to its first word where there is room for no more.
+                label = bar.label if len(bar.label) * _CHAR < width - 6 else bar.label.partition(" ")[0]
+                if len(label) * _CHAR < width - 6:
+                    body.append(text(x + width / 2, y + 17, label, f"on-{bar.kind}", "middle"))
                 if bar.note:
                     body.append(text(x + width + 6, y + 17, bar.note, "label"))
     rows = [(bar.group, bar.label, f"{bar.start:.2f}", f"{bar.end:.2f}") for bar in bars]
