@@ -81,6 +81,15 @@ html_title = project
 html_static_path = ["docs/_static"]
 html_css_files = ["site.css"]
 html_js_files = [("site.js", {"defer": "defer"})]
+if tags.has("live"):  # noqa: F821
+    # Pages of the live server: an editor in each block. A published page has no trace of it.
+    html_static_path.append("docs/_live")
+    html_css_files.append("live.css")
+    html_js_files += [
+        ("prism-core.js", {"defer": "defer", "data-manual": ""}),
+        ("prism-python.js", {"defer": "defer"}),
+        ("live.js", {"type": "module"}),
+    ]
 html_favicon = "docs/_static/icon.svg"
 html_copy_source = False
 html_use_index = False
@@ -112,6 +121,6 @@ html_theme_options = {
 
 def setup(app: object) -> None:
     """Write the pages anew when an extension or a template has changed; Sphinx does not look at those."""
-    files = sorted([*ROOT.glob("docs/_ext/*.py"), *ROOT.glob("docs/_templates/**/*.html")])
+    files = sorted([*ROOT.glob("docs/_ext/*.py"), *ROOT.glob("docs/_templates/**/*.html"), ROOT / "lab" / "figure.py"])
     mark = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
     app.add_config_value("site_code", mark, "html")  # type: ignore[attr-defined]

@@ -48,7 +48,15 @@ def environment(session: nox.Session) -> str:
 def run(session: nox.Session, *command: str, code: tuple[int, ...] = (0,)) -> None:
     """Run `python *command` in the environment; what it starts ends when nox does."""
     python = environment(session)
-    session.run(python, *command, env={"LAB_PARENT": str(os.getpid())}, external=True, success_codes=code)
+    # After Ctrl-C it gets the time to end what it has started.
+    session.run(
+        python,
+        *command,
+        env={"LAB_PARENT": str(os.getpid())},
+        external=True,
+        success_codes=code,
+        interrupt_timeout=10,
+    )
 
 
 @nox.session(venv_backend="none")
@@ -90,6 +98,12 @@ def docs(session: nox.Session) -> None:
 def site(session: nox.Session) -> None:
     """Test the built site in a headless Chromium, and what is copied from it in a new project. Pytest's options."""
     run(session, "-m", "pytest", "-q", "tests/site", "tests/test_guards.py", *session.posargs)
+
+
+@nox.session(venv_backend="none", default=False)
+def live(session: nox.Session) -> None:
+    """Read, edit and run the examples in your browser, on a broker and a worker of your own. Ctrl-C ends it."""
+    run(session, "-m", "lab.live", *session.posargs)
 
 
 @nox.session(venv_backend="none", default=False)

@@ -51,10 +51,7 @@ class Session:
 
     def report(self) -> str:
         """Return what the worker logged since `begin`; where it logged nothing, how each task ended."""
-        runs = self.stage.recorder.runs()
-        logged = worker_log.lines(self._log.read(), runs)
-        if not logged:
-            logged = [f"{task.name} {task.state}" for task in sorted(runs, key=lambda task: task.sent or 0)]
+        logged = worker_log.report(self._log.read(), self.stage.recorder.runs())
         return "".join(f"[worker] {line}\n" for line in logged)
 
 

@@ -1,12 +1,15 @@
 """The worker's side of the kernel: what it logs, as a reader wants to see it, and new definitions of its tasks."""
 
+import ast
+import importlib
 import json
+import linecache
 import logging
 import re
 import sys
 import traceback
 from pathlib import Path
-from types import TracebackType
+from types import CodeType, TracebackType
 from typing import Any
 
 from celery import current_task
@@ -46,9 +49,10 @@ def _current_id() -> str:
 
 
 def _short(message: str) -> str:
-    """Return a message of Celery's without ids and without the dump of a message's body."""
+    """Return a message without ids, without the dump of a message's body, and with short paths of libraries."""
     if message.startswith("Received unregistered task"):
         message = message.partition("\n\n")[0]
+    message = re.sub(r"/\S*/site-packages/", "", message)
     return re.sub(_UUID, "…", re.sub(rf"\[{_UUID}\]", "", message))
 
 
@@ -77,7 +81,7 @@ def capture(folder: Path) -> None:
 
 
 def show_here() -> None:
-    """Print what this process itself logs to its standard output, in place of Alliance Auth's console."""
+    """Print what this process itself logs, from INFO up, in place of Alliance Auth's console."""
 
     class Here(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -89,7 +93,7 @@ def show_here() -> None:
         for handler in list(logger.handlers):
             if type(handler) is logging.StreamHandler:
                 logger.removeHandler(handler)
-    logging.getLogger().addHandler(Here())
+    logging.getLogger().addHandler(Here(logging.INFO))
 
 
 class Log:
@@ -135,13 +139,35 @@ def _arbitrary(first: dict[str, Any], second: dict[str, Any], one: TaskRun, othe
     return one is not other and received < ended and abs(second["at"] - first["at"]) < _TOGETHER
 
 
+def report(records: list[dict[str, Any]], runs: list[TaskRun]) -> list[str]:
+    """Return `lines`; where nothing was logged, how each task ended."""
+    ended = [f"{run.name} {run.state}" for run in sorted(runs, key=lambda run: run.sent or 0)]
+    return lines(records, runs) or ended
+
+
 def replace_tasks(app: Any, module: str, source: str) -> None:
-    """Execute `source` as the new content of `module`; its tasks take the place of the old ones."""
-    there = sys.modules[module]
-    for name in [name for name in app.tasks if name.startswith(f"{module}.")]:
+    """Execute `source` in `module`; tasks that it defines take the place of those of the same name."""
+    there = importlib.import_module(module)
+    for name in defined(source):
         # A second @shared_task of the same name would return the old task.
-        app.tasks.pop(name)
-    exec(compile(source, there.__file__ or module, "exec"), vars(there))  # noqa: S102
+        app.tasks.pop(f"{module}.{name}", None)
+    exec(_compiled(Path(str(there.__file__)), source), vars(there))  # noqa: S102
+
+
+def _compiled(path: Path, source: str) -> CodeType:
+    """Compile a part of a file, or an edited part, so that a traceback shows the lines that the reader sees."""
+    text = source.strip("\n")
+    before, found, _ = path.read_text().partition(text)
+    if found:
+        return compile("\n" * before.count("\n") + text, str(path), "exec")
+    name = f"{path} (edited)"
+    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+    return compile(source, name, "exec")
+
+
+def defined(source: str) -> tuple[str, ...]:
+    """Return the names of the functions that `source` defines."""
+    return tuple(node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef))
 
 
 @control_command(args=[("module", str), ("source", str)])  # type: ignore[untyped-decorator, unused-ignore]

@@ -17,7 +17,7 @@ from sphinx.util.docutils import SphinxDirective
 from lab.paths import EXAMPLES, ROOT
 
 from . import source
-from .proof import Claim, Evidence, Lines, Stop
+from .proof import NOT_YET, Claim, Evidence, Lines, Stop
 
 _LANGUAGES = {".py": "python", ".html": "html+django", ".toml": "toml", ".conf": "ini", ".sh": "bash", ".txt": "text"}
 
@@ -183,7 +183,11 @@ class EvidenceLines(SphinxPostTransform):
         """Append the line to each block of the page."""
         evidence = Evidence()
         for node in self.document.findall(Block):
-            markup = evidence_line(evidence, node.shown, lambda claim: source.link(self.app, self.env.docname, claim))
+            markup = f'<p class="evidence">{NOT_YET}.</p>'
+            if not node.problem(evidence):
+                markup = evidence_line(
+                    evidence, node.shown, lambda claim: source.link(self.app, self.env.docname, claim)
+                )
             node += nodes.raw("", markup, format="html")
 
 

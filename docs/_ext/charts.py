@@ -8,7 +8,7 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.docutils import SphinxDirective
 
 from .figures import FIGURES
-from .proof import RUN, Evidence
+from .proof import NOT_YET, RUN, Evidence
 
 
 class Chart(nodes.General, nodes.Element):
@@ -59,6 +59,9 @@ class Draw(SphinxPostTransform):
         """Replace the nodes."""
         evidence = Evidence()
         for node in list(self.document.findall(Chart)):
+            if node.problem(evidence):
+                node.replace_self(nodes.paragraph("", f"{NOT_YET}: {node['caption']}"))
+                continue
             recipe = FIGURES[node["name"]]
             figure = recipe.draw(*(evidence.claims[key] for key in recipe.claims))
             node.replace_self(nodes.raw("", figure.markup(node["name"], node["caption"]), format="html"))

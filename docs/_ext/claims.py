@@ -59,9 +59,9 @@ class Notes(SphinxPostTransform):
         told: set[Claim] = set()
         groups: dict[nodes.Element, list[tuple[int, Claim]]] = {}
         for mark in list(self.document.findall(ClaimMark)):
-            claim = evidence.claims.get(mark["key"])
-            if claim is None:
+            if mark.problem(evidence):
                 continue
+            claim = evidence.claims[mark["key"]]
             number = numbers.setdefault(claim.key, len(numbers) + 1)
             mark["number"], mark["target"] = number, f"proof-{number}"
             mark["sentence"] = claim.sentence

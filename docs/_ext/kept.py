@@ -1,6 +1,7 @@
 """What a page's calls printed, kept beside the doctrees: a change of prose executes nothing.
 
-Kept under a hash of all that the output depends on: the calls, every example, the kernel and the locked versions.
+Kept under a hash of all that the output depends on: the calls, every example, the kernel and the locked versions. The
+pages of the live server use what is kept and execute nothing at all.
 """
 
 import hashlib
@@ -11,15 +12,41 @@ from typing import Any
 import nbformat
 from jupyter_sphinx import execute
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 
-from lab.paths import EXAMPLES, ROOT
+from lab.paths import BUILD, EXAMPLES, ROOT
+
+from .proof import NOT_YET
+
+_KEPT = BUILD / "doctrees" / "calls"
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Put the store around jupyter-sphinx's way of executing cells, which it offers no other hook for."""
-    if not hasattr(execute.execute_cells, "kept"):
+    if app.tags.has("live"):
+        execute.execute_cells = _known
+        app.connect("env-get-outdated", _newly_known)
+    elif not hasattr(execute.execute_cells, "kept"):
         execute.execute_cells = _keeping(Path(app.doctreedir) / "calls", execute.execute_cells)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _known(kernel_name: str, cells: list[Any], _arguments: dict[str, Any]) -> Any:
+    path = _KEPT / f"{_key(cells)}.ipynb"
+    if path.exists():
+        return nbformat.read(path, as_version=4)
+    notebook = execute.blank_nb(kernel_name)
+    notebook.cells = cells
+    for cell in cells:
+        cell.outputs = [nbformat.v4.new_output("stream", text=f"({NOT_YET.lower()})")]
+    return notebook
+
+
+def _newly_known(app: Sphinx, env: BuildEnvironment, *_: Any) -> list[str]:
+    """Read the pages anew when there are outputs that were not there before."""
+    there = sorted(path.name for path in _KEPT.glob("*.ipynb"))
+    before, env.known_outputs = getattr(env, "known_outputs", there), there  # type: ignore[attr-defined]
+    return [] if before == there else sorted(env.found_docs)
 
 
 def _keeping(folder: Path, executed: Callable[..., Any]) -> Callable[..., Any]:

@@ -21,7 +21,9 @@ _DIRECTIVE = re.compile(r"^(`{3,}|:{3,})\{([\w-]+)\} *([^\n]*)\n(.*?)^\1 *$\n?",
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Register what is written beside the pages."""
+    """Register what is written beside the pages, where they are published."""
+    if app.tags.has("live"):
+        return {"parallel_read_safe": True, "parallel_write_safe": True}
     app.connect("html-page-context", name_markdown)
     app.connect("build-finished", write)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -13,7 +13,7 @@ from sphinx.util.docutils import SphinxDirective
 from lab.paths import chapters
 
 from . import source
-from .proof import Evidence
+from .proof import NOT_YET, Evidence
 
 VERDICTS = {"holds": "holds", "holds with limits": "limits", "does not hold": "fails"}
 
@@ -100,12 +100,13 @@ class Table(SphinxPostTransform):
 
     def _row(self, node: Statement, evidence: Evidence) -> str:
         links = []
-        for key in node["claims"]:
+        proven = not node.problem(evidence)
+        for key in node["claims"] if proven else ():
             claim = evidence.claims[key]
             link = html.escape(source.link(self.app, self.env.docname, claim))
             links.append(f'<li><a href="{link}">{source.prose(claim.sentence)}</a></li>')
         summary = f"{len(links)} claim{'s' if len(links) > 1 else ''}"
-        proofs = f"<details><summary>{summary}</summary><ul>{''.join(links)}</ul></details>"
+        proofs = f"<details><summary>{summary}</summary><ul>{''.join(links)}</ul></details>" if proven else NOT_YET
         mark = VERDICTS[node["verdict"]]
         return (
             f"<tr><td>{source.prose(node['says'])}</td>"

@@ -6,7 +6,8 @@
     const blocks = document.querySelectorAll("figure.block");
     if (!navigator.clipboard || !blocks.length) return;
     for (const figure of blocks) {
-      const code = figure.querySelector("pre");
+      // Looked up each time: on a live page it is an editor by then.
+      const code = () => figure.querySelector("pre");
       const caption = figure.querySelector("figcaption");
       const button = document.createElement("button");
       button.type = "button";
@@ -15,11 +16,11 @@
       button.setAttribute("aria-label", `Copy ${caption.querySelector("code").textContent}`);
       button.addEventListener("click", async () => {
         try {
-          await navigator.clipboard.writeText(code.textContent);
+          await navigator.clipboard.writeText(code().textContent);
           button.textContent = "Copied";
         } catch {
           button.textContent = "Press Ctrl+C";
-          getSelection().selectAllChildren(code);
+          getSelection().selectAllChildren(code());
         }
         said.textContent = button.textContent;
         setTimeout(() => { button.textContent = "Copy"; said.textContent = ""; }, 2000);

@@ -1,0 +1,250 @@
+"""The live server: the site and its kernels on one origin, behind a token. `nox -s live` starts it."""
+
+import argparse
+import asyncio
+import contextlib
+import ipaddress
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from jupyter_server.base.handlers import JupyterHandler
+from jupyter_server.serverapp import ServerApp
+from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager
+from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
+from tornado.web import StaticFileHandler, authenticated, url
+
+from lab.errors import LabError
+from lab.guard import Guard
+from lab.kernel import NAME
+from lab.paths import BUILD, ROOT
+
+PAGES = BUILD / "live"
+_IDLE = 20 * 60
+# So long after a page took the spare kernel the next is started: the page's own comes first.
+_LATER = 8.0
+
+
+class Page(JupyterHandler, StaticFileHandler):  # type: ignore[misc]
+    """A file of the built site, for those who hold the token."""
+
+    @property
+    def content_security_policy(self) -> str:
+        """Let a page speak with its own origin alone."""
+        return (
+            "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
+            "img-src 'self' data:; frame-ancestors 'none'; base-uri 'self'; form-action 'self'"
+        )
+
+    def compute_etag(self) -> str | None:
+        """Let the browser ask whether a page has changed."""
+        return StaticFileHandler.compute_etag(self)  # type: ignore[no-any-return]
+
+    @authenticated  # type: ignore[untyped-decorator]
+    async def get(self, path: str, include_body: bool = True) -> None:
+        """Send the file; the XSRF cookie goes with it, as the page's script needs it."""
+        _ = self.xsrf_token
+        await StaticFileHandler.get(self, path, include_body)
+
+    @authenticated  # type: ignore[untyped-decorator]
+    async def head(self, path: str) -> None:
+        """Send the headers."""
+        await self.get(path, include_body=False)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Answer a wrong address with the site's own page."""
+        missing = PAGES / "404.html"
+        if status_code == 404 and missing.exists():
+            self.set_header("Content-Type", "text/html; charset=UTF-8")
+            self.finish(missing.read_bytes())
+            return
+        self.set_header("Content-Type", "text/plain; charset=UTF-8")
+        self.finish(f"{status_code}: {self._reason}\n")
+
+    def set_extra_headers(self, path: str) -> None:
+        """Let the browser ask each time: pages of two starts share an address."""
+        self.set_header("Cache-Control", "no-cache")
+
+
+class Kernels(AsyncMappingKernelManager):  # type: ignore[misc]
+    """Kernels with one always started ahead, so that a page's first Run does not wait for Alliance Auth."""
+
+    spare: str | None = None
+    _filling: asyncio.Task[None] | None = None
+    _later: asyncio.TimerHandle | None = None
+
+    async def start_kernel(self, **kwargs: Any) -> str:
+        """Hand out the spare kernel if it lives, else a new one; start the next spare a little later."""
+        if self._later:
+            self._later.cancel()
+        if self._filling:
+            await self._filling
+        spare, self.spare = self.spare, None
+        if spare is None or spare not in self or not await self.is_alive(spare):
+            spare = await super().start_kernel(**kwargs)
+        self._later = asyncio.get_running_loop().call_later(_LATER, self.refill)
+        return spare
+
+    def refill(self) -> None:
+        """Start the next spare in the background."""
+        self._filling = asyncio.ensure_future(self._fill())
+
+    async def _fill(self) -> None:
+        self.spare = await super().start_kernel(kernel_name=NAME)
+
+    async def cull_kernel_if_idle(self, kernel_id: str) -> None:
+        """End an idle kernel, but not the spare."""
+        if kernel_id != self.spare:
+            await super().cull_kernel_if_idle(kernel_id)
+
+
+class _NoFiles(AsyncLargeFileManager):  # type: ignore[misc]
+    """A contents manager that serves nothing: the site has no notebooks and no files but its own."""
+
+    def get_extra_handlers(self) -> list[Any]:
+        """Leave out the addresses under /files."""
+        return []
+
+
+class Live(ServerApp):  # type: ignore[misc]
+    """jupyter-server with the site at its root and, of its own services, only the kernels and the token's."""
+
+    default_services = ("auth", "kernels", "security")
+
+    def init_webapp(self) -> None:
+        """Serve the pages behind jupyter-server's own handlers."""
+        super().init_webapp()
+        rules = self.web_app.wildcard_router.rules
+        rules.insert(len(rules) - 1, url(r"/(.*)", Page, {"path": str(PAGES), "default_filename": "index.html"}))
+
+
+def _say(began: float, text: str) -> None:
+    print(f"{time.monotonic() - began:5.1f} s  {text}", flush=True)
+
+
+def main(argv: list[str]) -> int:
+    """Build the pages, start the server, open the site; Ctrl-C ends it."""
+    parser = argparse.ArgumentParser(prog="nox -s live --", description=__doc__)
+    parser.add_argument("--port", type=int, default=0, help="the port; a free one, if none is named")
+    parser.add_argument("--ip", default="127.0.0.1", help="the address to listen on")
+    parser.add_argument("--let-others-in", action="store_true", help="needed for an address that is not loopback")
+    parser.add_argument("--no-browser", action="store_true", help="print the address, open nothing")
+    known = parser.parse_args(argv)
+    folder = Path(tempfile.mkdtemp(prefix="celery-faq-"))
+    guard = Guard(folder)
+    try:
+        known.port = _check(known.ip, known.port, known.let_others_in)
+        began = time.monotonic()
+        _say(began, "Building the pages (no block is run for this; your own Run does that)")
+        _build()
+        _say(began, "Starting the server, and a broker, Alliance Auth and a worker for the first page")
+        _serve(known, folder, began)
+    except LabError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        pass
+    finally:
+        guard.finish()
+    return 0
+
+
+def _check(ip: str, port: int, others: bool) -> int:
+    """Return the port that the server can have; `LabError` where address or port can't be had."""
+    try:
+        address = ipaddress.ip_address(ip)
+    except ValueError:
+        raise LabError(f"--ip {ip} is no address: give 127.0.0.1, or another address of this machine.") from None
+    if not address.is_loopback and not others:
+        raise LabError(
+            f"--ip {ip} would let other machines run code here: add --let-others-in if that is what you want."
+        )
+    with socket.socket(socket.AF_INET6 if address.version == 6 else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((ip, port))
+            chosen: int = probe.getsockname()[1]
+        except OSError as error:
+            raise LabError(f"Port {port} on {ip} can't be had ({error.strerror}): name another with --port.") from None
+    return chosen
+
+
+def _build() -> None:
+    command = [sys.executable, "-m", "sphinx", "-q", "-j", "auto", "-b", "html", "-t", "live", "-c", str(ROOT)]
+    command += ["-d", str(BUILD / "doctrees-live"), str(ROOT / "docs"), str(PAGES)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise LabError(f"The pages can't be built: {done.stderr.strip().splitlines()[-1] if done.stderr else '?'}")
+
+
+def _serve(known: argparse.Namespace, folder: Path, began: float) -> None:
+    spec = folder / "jupyter" / "kernels" / NAME
+    spec.mkdir(parents=True)
+    (spec / "kernel.json").write_text(
+        json.dumps(
+            {
+                "argv": [sys.executable, "-m", "lab.livekernel", "-f", "{connection_file}", "--log-level=ERROR"],
+                "display_name": "Celery FAQ",
+                "language": "python",
+                "env": {"PYTHONPATH": str(ROOT), "LAB_PARENT": str(os.getpid())},
+            }
+        )
+    )
+    # Nothing of the user's own Jupyter is read or written.
+    for name in ("CONFIG_DIR", "DATA_DIR", "RUNTIME_DIR"):
+        os.environ[f"JUPYTER_{name}"] = str(folder / "jupyter")
+    os.environ["JUPYTER_PATH"] = str(folder / "jupyter")
+    os.environ["JUPYTER_NO_CONFIG"] = "1"
+    os.environ["IPYTHONDIR"] = str(folder / "ipython")
+    root = folder / "nothing"
+    root.mkdir()
+    server = Live(
+        ip=known.ip,
+        port=known.port,
+        port_retries=0,
+        root_dir=str(root),
+        open_browser=not known.no_browser,
+        allow_root=True,
+        allow_remote_access=known.let_others_in,
+        allow_unauthenticated_access=False,
+        kernel_manager_class=Kernels,
+        contents_manager_class=_NoFiles,
+        cookie_secret=os.urandom(32),
+        jpserver_extensions={},
+        log_level="ERROR",
+        quit_button=False,
+        default_url="/index.html",
+        local_hostnames=["127.0.0.1", "localhost"],
+    )
+    server.initialize(argv=[], find_extensions=False)
+    # Its own greeting, with an address in a file, would hide ours.
+    server.log.setLevel(logging.CRITICAL + 1)
+    kernels = server.kernel_manager
+    assert isinstance(kernels, Kernels)
+    kernels.default_kernel_name = NAME
+    kernels.cull_idle_timeout = _IDLE
+    kernels.cull_interval = 60
+    kernels.cull_connected = False
+    with contextlib.suppress(ValueError):
+        signal.signal(signal.SIGINT, lambda *_: server.stop(from_signal=True))
+        signal.signal(signal.SIGTERM, lambda *_: server.stop(from_signal=True))
+
+    async def ready() -> None:
+        kernels.refill()
+        address = f"http://{known.ip}:{server.port}/?token={server.identity_provider.token}"
+        _say(began, f"Read, edit and run at {address}  (Ctrl-C ends it)")
+
+    server.io_loop.add_callback(ready)
+    server.start()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,149 @@
+"""What the live server refuses."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+from tornado.httpclient import HTTPClientError, HTTPRequest
+from tornado.websocket import websocket_connect
+
+from lab.paths import ROOT
+from tests.live.conftest import Server, start
+
+EVIL = {"Origin": "http://evil.example"}
+
+
+def _kernels(live: Server) -> str:
+    return f"{live.address}api/kernels"
+
+
+@pytest.mark.parametrize("path", ["index.html", "chains.html", "evidence.json", "_static/site.css", "api/kernels"])
+def test_without_the_token_nothing_is_served(live: Server, path: str) -> None:
+    answer = requests.get(live.address + path, timeout=10, allow_redirects=False)
+    assert answer.status_code in (302, 403)
+    assert "login" in answer.headers.get("Location", "login")
+
+
+def test_without_the_token_no_kernel_is_started(live: Server) -> None:
+    assert requests.post(_kernels(live), timeout=10).status_code == 403
+
+
+def test_a_wrong_token_opens_nothing(live: Server) -> None:
+    answer = requests.get(live.address + "index.html", params={"token": "0" * 48}, timeout=10, allow_redirects=False)
+    assert answer.status_code == 302
+
+
+def test_another_origin_can_not_start_a_kernel_with_the_victims_cookies(live: Server) -> None:
+    victim = live.reader()
+    victim.get(live.address + "index.html", timeout=10)
+    before = len(victim.get(_kernels(live), timeout=10).json())
+    # jupyter-server answers a foreign origin as if there were nothing at this address.
+    assert victim.post(_kernels(live), headers=EVIL, timeout=10).status_code in (403, 404)
+    with_token = {**EVIL, "X-XSRFToken": victim.cookies.get("_xsrf", "")}
+    assert victim.post(_kernels(live), headers=with_token, timeout=10).status_code in (403, 404)
+    assert len(victim.get(_kernels(live), timeout=10).json()) == before
+
+
+def test_another_origin_can_not_read_with_the_victims_cookies(live: Server) -> None:
+    answer = live.reader().get(_kernels(live), headers=EVIL, timeout=10)
+    assert answer.status_code in (403, 404)
+    assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+def test_another_origin_can_not_open_a_websocket_with_the_victims_cookies(live: Server) -> None:
+    victim = live.reader()
+    victim.get(live.address + "index.html", timeout=10)
+    kernel = victim.post(_kernels(live), headers={"X-XSRFToken": victim.cookies["_xsrf"]}, timeout=60).json()["id"]
+    cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in victim.cookies)
+    address = f"ws://{urlsplit(live.address).netloc}/api/kernels/{kernel}/channels"
+
+    async def knock(**headers: str) -> int:
+        try:
+            line = await websocket_connect(HTTPRequest(address, headers={"Cookie": cookies, **headers}))
+        except HTTPClientError as error:
+            return int(error.code)
+        line.close()
+        return 101
+
+    assert asyncio.run(knock(Origin="http://evil.example")) == 403
+    assert asyncio.run(knock(Origin=live.address.rstrip("/"))) == 101
+    victim.delete(f"{_kernels(live)}/{kernel}", headers={"X-XSRFToken": victim.cookies["_xsrf"]}, timeout=20)
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example"])
+def test_a_foreign_host_header_is_refused(live: Server, host: str) -> None:
+    answer = live.reader().get(live.address + "index.html", headers={"Host": host}, timeout=10)
+    assert answer.status_code == 403
+
+
+@pytest.mark.parametrize("path", ["../../README.md", "%2e%2e/%2e%2e/README.md", "..%2f..%2fREADME.md", "/etc/passwd"])
+def test_a_path_does_not_leave_the_site(live: Server, path: str) -> None:
+    reader = live.reader()
+    request = requests.Request("GET", live.address).prepare()
+    request.url = live.address + path
+    request.headers["Cookie"] = "; ".join(f"{cookie.name}={cookie.value}" for cookie in reader.cookies)
+    answer = reader.send(request, timeout=10)
+    assert answer.status_code in (302, 403, 404)
+    assert "root:" not in answer.text
+    assert "Alliance Auth, proven" not in answer.text
+
+
+def test_other_services_of_jupyter_are_not_there(live: Server) -> None:
+    reader = live.reader()
+    for path in ("api/contents", "api/terminals", "api/config/x", "files/x", "api/sessions", "nbconvert/html/x"):
+        assert reader.get(live.address + path, timeout=10).status_code == 404, path
+
+
+def test_a_cookie_from_an_earlier_start_is_worthless(tmp_path: Path) -> None:
+    first = start(tmp_path / "first")
+    port = str(urlsplit(first.address).port)
+    old = first.reader()
+    assert old.get(first.address + "index.html", timeout=10, allow_redirects=False).status_code == 200
+    first.stop()
+    second = start(tmp_path / "second", "--port", port)
+    try:
+        answer = old.get(second.address + "index.html", timeout=10, allow_redirects=False)
+        assert answer.status_code == 302
+    finally:
+        second.stop()
+
+
+def test_a_bind_to_more_than_loopback_needs_an_explicit_word() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "lab.live", "--ip", "0.0.0.0", "--no-browser"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "--let-others-in" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_port_in_use_is_one_sentence(live: Server) -> None:
+    port = str(urlsplit(live.address).port)
+    done = subprocess.run(
+        [sys.executable, "-m", "lab.live", "--port", port, "--no-browser"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert f"Port {port}" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_page_may_speak_with_its_own_origin_alone(live: Server) -> None:
+    answer = live.reader().get(live.address + "index.html", timeout=10)
+    policy = answer.headers["Content-Security-Policy"]
+    assert "default-src 'self'" in policy
+    assert json.dumps(live.token) not in answer.text
