@@ -6,13 +6,13 @@
 import hashlib
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
 from lab import kernelspec  # noqa: E402
+from lab.paths import BUILD  # noqa: E402
 
 # jsonschema, which comes with jupyter-sphinx, compiles a grammar of URIs for two seconds if it finds this one.
 sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
@@ -42,7 +42,7 @@ nitpicky = True
 myst_heading_anchors = 3
 
 # The kernel that executes the calls. It is known to this build alone.
-_kernelspecs = Path(tempfile.gettempdir()) / f"celery-faq-kernelspec-{os.getuid()}"
+_kernelspecs = BUILD / "kernelspecs"
 kernelspec.write(_kernelspecs)
 os.environ["JUPYTER_PATH"] = os.pathsep.join([str(_kernelspecs), os.environ.get("JUPYTER_PATH", "")]).rstrip(os.pathsep)
 # Kernels end when the build does, however that ends.

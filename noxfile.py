@@ -108,8 +108,9 @@ def live(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", default=False)
 def bench(session: nox.Session) -> None:
-    """Measure a run of the examples: ratio to its own waiting, where the time goes, peak memory."""
-    run(session, "-m", "lab.measure", *session.posargs)
+    """Measure a run of the examples (ratio to its own waiting, shares, peak memory) and the live server."""
+    run(session, "-m", "lab.measure")
+    run(session, "-m", "tests.live.measure")
 
 
 @nox.session(venv_backend="none", default=False)

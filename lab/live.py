@@ -21,6 +21,7 @@ from jupyter_server.serverapp import ServerApp
 from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 from tornado.web import StaticFileHandler, authenticated, url
+from traitlets.config import Config
 
 from lab.errors import LabError
 from lab.guard import Guard
@@ -30,7 +31,7 @@ from lab.paths import BUILD, ROOT
 PAGES = BUILD / "live"
 _IDLE = 20 * 60
 # So long after a page took the spare kernel the next is started: the page's own comes first.
-_LATER = 8.0
+_LATER = 3.0
 
 
 class Page(JupyterHandler, StaticFileHandler):  # type: ignore[misc]
@@ -207,6 +208,8 @@ def _serve(known: argparse.Namespace, folder: Path, began: float) -> None:
     root = folder / "nothing"
     root.mkdir()
     server = Live(
+        # A page whose kernel died takes the spare one; a restarted kernel would have no page.
+        config=Config({"KernelRestarter": {"restart_limit": 0}}),
         ip=known.ip,
         port=known.port,
         port_retries=0,

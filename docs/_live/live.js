@@ -74,23 +74,23 @@ class Kernel {
     this.told(state, this.broker);
   }
 
+  // The kernel has died, or the server has ended it or itself.
   lost() {
     if (this.state === "left") return;
-    this.starting = null;
-    this.id = null;
-    this.broker = {};
-    this.fail("The kernel has ended. Run starts a new one.");
+    this.drop();
     this.tell("gone");
   }
 
-  // The server starts a new kernel in place of one that died; it is ready when it answers.
-  restarted() {
-    this.fail("The kernel has ended and a new one starts. Run again.");
+  // Lets go of the kernel and returns its id.
+  drop() {
+    const old = this.id;
+    this.starting = null;
+    this.id = null;
     this.broker = {};
-    this.generation += 1;
-    this.tell("restarted");
-    this.starting = this.request("kernel_info_request", {}).then(() => this.tell("ready"));
-    this.starting.catch(() => {});
+    if (this.socket) this.socket.onclose = null;
+    this.socket?.close();
+    this.fail("The kernel has ended. Run starts a new one.");
+    return old;
   }
 
   fail(text) {
@@ -105,8 +105,8 @@ class Kernel {
       this.told(this.state, this.broker);
       return;
     }
-    if (message.msg_type === "status" && ["restarting", "dead"].includes(message.content.execution_state)) {
-      this.restarted();
+    if (message.msg_type === "status" && message.content.execution_state === "dead") {
+      this.lost();
       return;
     }
     const entry = this.waiting.get(message.parent_header?.msg_id);
@@ -134,17 +134,9 @@ class Kernel {
     return this.request("execute_request", { code, silent: false, store_history: false, user_expressions: {}, allow_stdin: false, stop_on_error: true }, heard);
   }
 
-  // A kernel without its broker is of no use: it is started anew, with its own.
-  async renew() {
-    if (this.broker.broker !== "gone") return;
-    this.starting = null;
-    const old = this.id;
-    this.id = null;
-    this.broker = {};
-    this.state = "left";
-    this.socket?.close();
-    this.state = "gone";
-    if (old) await this.ask(`/${old}`, "DELETE").catch(() => {});
+  // A kernel without its broker is of no use: Run takes another, with its own.
+  renew() {
+    if (this.broker.broker === "gone") this.ask(`/${this.drop()}`, "DELETE").catch(() => {});
   }
 
   leave() {
@@ -302,7 +294,7 @@ class Block {
     this.timeline.replaceChildren();
     try {
       if (this.kernel.state !== "ready") this.note.textContent = "Waiting for a broker, Alliance Auth and a worker …";
-      await this.kernel.renew();
+      this.kernel.renew();
       await this.kernel.ready();
       const definitions = this.called ? this.all.filter((block) => !block.called) : [];
       const first = definitions.filter((block) => block.text.trimEnd() !== block.known.trimEnd());
@@ -370,8 +362,9 @@ class Panel {
     this.levels = make("ol", { class: "live-levels", start: "0", "aria-label": "Messages that wait, by priority" });
     this.bars = Array.from({ length: 10 }, (_, level) => {
       const bar = make("span", { class: "live-bar-fill" });
-      const count = make("span", { class: "live-count" }, "0");
-      this.levels.append(make("li", {}, make("span", { class: "live-level" }, String(level)), make("span", { class: "live-bar-track" }, bar), count));
+      const count = make("span", { class: "live-count" });
+      const name = make("span", { class: "live-level" }, make("span", { class: "visually-hidden" }, "priority "), String(level));
+      this.levels.append(make("li", {}, count, make("span", { class: "live-bar-track" }, bar), name));
       return { bar, count };
     });
     this.facts = make("dl", { class: "live-facts" });
@@ -387,20 +380,20 @@ class Panel {
       starting: "A broker, Alliance Auth and a worker start …",
       ready: "Ready. What you send is yours alone.",
       gone: "The kernel has ended. Run starts a new one.",
-      restarted: "The kernel has ended; a new one starts. Run again.",
     }[state] ?? "";
     let text = said;
     if (broker.broker === "gone") text = "The broker has ended. Run starts everything anew.";
     else if (broker.worker === "gone") text = "The worker has ended. Run starts a new one.";
     if (this.state.textContent !== text) this.state.textContent = text;
-    this.frame.classList.toggle("live-trouble", state === "gone" || state === "restarted" || broker.broker === "gone" || broker.worker === "gone");
+    this.frame.classList.toggle("live-trouble", state === "gone" || broker.broker === "gone" || broker.worker === "gone");
     const most = Math.max(1, ...Object.values(broker.waiting ?? {}));
     this.bars.forEach(({ bar, count }, level) => {
       const waiting = broker.waiting?.[level] ?? 0;
-      count.textContent = String(waiting);
-      bar.style.inlineSize = `${(100 * waiting) / most}%`;
+      // Empty levels say so to those who hear them only.
+      count.replaceChildren(waiting ? String(waiting) : make("span", { class: "visually-hidden" }, "0"));
+      bar.style.blockSize = `${(100 * waiting) / most}%`;
     });
-    const rows = [["taken, not acknowledged", broker.taken ?? 0], ["scheduled in the worker", broker.scheduled ?? 0], ["locks", (broker.locks ?? []).join(", ") || "none"]];
+    const rows = [["held, not acknowledged", broker.taken ?? 0], ["held for a countdown", broker.scheduled ?? 0], ["locks", (broker.locks ?? []).join(", ") || "none"]];
     this.facts.replaceChildren(...rows.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, String(value))]));
   }
 }

@@ -1,64 +1,13 @@
-"""What the tests of the live server share: a server as a reader starts it, a browser, an attacker's tools."""
+"""What the tests of the live server share: one server, a browser, a reader."""
 
-import os
-import re
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
-import requests
 from playwright.sync_api import Browser, sync_playwright
 
-from lab.paths import ROOT
-from tests.bed import until
+from tests.live.reader import Reader
+from tests.live.server import Server, start
 from tests.site.conftest import launch
-
-_LINE = re.compile(r"(http://127\.0\.0\.1:(\d+)/)\?token=(\w+)")
-
-
-@dataclass
-class Server:
-    """A live server that runs: its address, its token, its process."""
-
-    address: str
-    token: str
-    process: "subprocess.Popen[str]"
-    log: Path
-
-    def reader(self) -> requests.Session:
-        """Return a session that has come in with the token, as a browser does."""
-        session = requests.Session()
-        session.get(self.address, params={"token": self.token}, timeout=20).raise_for_status()
-        return session
-
-    def stop(self) -> None:
-        """Press Ctrl-C."""
-        self.process.send_signal(signal.SIGINT)
-        self.process.wait(20)
-
-
-def start(tmp: Path, *argv: str) -> Server:
-    """Start a live server and wait until it says where it is."""
-    tmp.mkdir(exist_ok=True)
-    log = tmp / "live.log"
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "lab.live", "--no-browser", *argv],
-            cwd=ROOT,
-            stdout=out,
-            stderr=out,
-            text=True,
-            start_new_session=True,
-            env={**os.environ, "TMPDIR": str(tmp)},
-        )
-    until(lambda: _LINE.search(log.read_text()) or process.poll() is not None, 90, "the live server's address")
-    found = _LINE.search(log.read_text())
-    assert found, log.read_text()
-    return Server(found[1], found[3], process, log)
 
 
 @pytest.fixture(scope="session")
@@ -74,3 +23,12 @@ def browser() -> Iterator[Browser]:
     """Start a browser."""
     with sync_playwright() as playwright:
         yield launch(playwright)
+
+
+@pytest.fixture
+def chains(browser: Browser, live: Server) -> Iterator[Reader]:
+    """A reader of the page on chains."""
+    reader = Reader(browser, live, "chains")
+    yield reader
+    assert reader.wrong == []
+    reader.context.close()

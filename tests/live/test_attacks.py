@@ -13,7 +13,7 @@ from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import websocket_connect
 
 from lab.paths import ROOT
-from tests.live.conftest import Server, start
+from tests.live.server import Server, start
 
 EVIL = {"Origin": "http://evil.example"}
 

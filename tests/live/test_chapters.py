@@ -6,8 +6,8 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from lab.paths import chapters
-from tests.live.conftest import Server
-from tests.live.test_flows import DONE, Block, Reader
+from tests.live.reader import DONE, Block, Reader
+from tests.live.server import Server
 
 _END = re.compile("Done|The worker has it|Still waits")
 

@@ -1,0 +1,75 @@
+"""How the live server starts where nothing was built before, and what it leaves behind."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from playwright.sync_api import Browser, expect
+
+from lab.paths import ROOT
+from tests.bed import until
+from tests.live.reader import Reader, pids
+from tests.live.server import Server, start
+
+
+def test_from_nothing_a_block_can_be_run_within_a_minute_and_says_that_it_has_no_evidence_yet(
+    browser: Browser, tmp_path: Path
+) -> None:
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
+    began = time.monotonic()
+    server = start(tmp_path / "live", root=clone)
+    reader = Reader(browser, server, "chains")
+    assert time.monotonic() - began <= 60
+    call = reader.block("chains/demo.py")
+    expect(call.figure.locator(".cell_output")).to_contain_text("not run here yet")
+    expect(call.figure.locator("p.evidence")).to_contain_text("Not run here yet")
+    assert "98000006" in call.run()
+    expect(call.figure.locator(".cell_output")).to_be_hidden()
+    # Each line of progress says how many seconds have passed.
+    assert len(re.findall(r"^ *\d+\.\d s  \w", server.log.read_text(), re.MULTILINE)) >= 3
+    reader.context.close()
+    server.stop()
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_live_server_that_is_ended_leaves_nothing(browser: Browser, tmp_path: Path, sign: signal.Signals) -> None:
+    server = start(tmp_path)
+    reader = Reader(browser, server, "chains")
+    behind = [psutil.Process(pid) for pid in pids(reader.block("chains/demo.py")).values()]
+    behind += psutil.Process(server.process.pid).children(recursive=True)
+    os.kill(server.process.pid, sign)
+    server.process.wait(10)
+    until(lambda: not any(_runs(process) for process in behind), 10, "the end of every process")
+    until(lambda: not list(tmp_path.glob("celery-faq-*")), 2, "the removal of every folder")
+    reader.context.close()
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_two_live_servers_of_one_machine_do_not_see_each_others_tasks(
+    browser: Browser, live: Server, tmp_path: Path
+) -> None:
+    other = start(tmp_path)
+    readers = [Reader(browser, server, "chains") for server in (live, other)]
+    task = readers[0].block("chains/tasks.py", "pages=1")
+    task.edit("Updated corporation", "Visited corporation")
+    assert "Visited corporation" in readers[0].block("chains/demo.py").run()
+    assert "Visited corporation" not in readers[1].block("chains/demo.py").run()
+    mine, others = (set(pids(reader.block("chains/demo.py")).values()) for reader in readers)
+    assert not mine & others
+    # The token of one opens nothing of the other.
+    assert readers[0].page.request.get(f"{other.address}index.html?token={live.token}", max_redirects=0).status == 302
+    for reader in readers:
+        reader.context.close()
+    other.stop()
