@@ -32,6 +32,7 @@ extensions = [
     "_ext.guards",
     "_ext.source",
     "_ext.head",
+    "_ext.search",
     "_ext.machine",
 ]
 source_suffix = {".md": "markdown"}
@@ -120,7 +121,8 @@ html_theme_options = {
 
 
 def setup(app: object) -> None:
-    """Write the pages anew when an extension or a template has changed; Sphinx does not look at those."""
-    files = sorted([*ROOT.glob("docs/_ext/*.py"), *ROOT.glob("docs/_templates/**/*.html"), ROOT / "lab" / "figure.py"])
+    """Write the pages anew when what makes them has changed; Sphinx does not look at that."""
+    made_with = ("docs/_ext/*.py", "docs/_templates/**/*.html", "docs/_static/*.*", "docs/_live/*.*", "lab/figure.py")
+    files = sorted(path for pattern in made_with for path in ROOT.glob(pattern))
     mark = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
     app.add_config_value("site_code", mark, "html")  # type: ignore[attr-defined]

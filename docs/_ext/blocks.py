@@ -188,7 +188,7 @@ class EvidenceLines(SphinxPostTransform):
                 markup = evidence_line(
                     evidence, node.shown, lambda claim: source.link(self.app, self.env.docname, claim)
                 )
-            node += nodes.raw("", markup, format="html")
+            node += nodes.raw("", markup, format="html", classes=["no-search"])
 
 
 def evidence_line(evidence: Evidence, shown: Lines, link: Any) -> str:

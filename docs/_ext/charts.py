@@ -64,7 +64,9 @@ class Draw(SphinxPostTransform):
                 continue
             recipe = FIGURES[node["name"]]
             figure = recipe.draw(*(evidence.claims[key] for key in recipe.claims))
-            node.replace_self(nodes.raw("", figure.markup(node["name"], node["caption"]), format="html"))
+            markup = figure.markup(node["name"], node["caption"])
+            # Its numbers are nothing to search for.
+            node.replace_self(nodes.raw("", markup, format="html", classes=["no-search"]))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
