@@ -82,7 +82,7 @@ html_title = project
 html_static_path = ["docs/_static"]
 html_css_files = ["site.css"]
 html_js_files = [("site.js", {"defer": "defer"})]
-if tags.has("live"):  # noqa: F821
+if tags.has("live"):  # type: ignore[name-defined]  # noqa: F821
     # Pages of the live server: an editor in each block. A published page has no trace of it.
     html_static_path.append("docs/_live")
     html_css_files.append("live.css")

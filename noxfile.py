@@ -14,7 +14,7 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2025.5.1"
-nox.options.sessions = ["lint", "examples", "falsify", "tests", "docs"]
+nox.options.sessions = ["lint", "examples", "falsify", "tests", "docs", "site"]
 nox.options.error_on_missing_interpreters = True
 
 ROOT = Path(__file__).resolve().parent
@@ -89,15 +89,17 @@ def tests(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Build the site into build/html, warnings as errors; runs the examples first whose evidence is missing."""
     run(session, "-m", "lab", "--needed")
-    build = ["-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "-c", ".", "-d", "build/doctrees"]
+    build = ["-m", "sphinx", "-W", "--keep-going", "-q", "-j", "auto", "-b", "html", "-c", ".", "-d", "build/doctrees"]
     run(session, *build, "docs", "build/html", *session.posargs)
     session.log("The site is in build/html")
 
 
-@nox.session(venv_backend="none", requires=["docs"], default=False)
+@nox.session(venv_backend="none", requires=["docs"])
 def site(session: nox.Session) -> None:
-    """Test the built site in a headless Chromium, and what is copied from it in a new project. Pytest's options."""
-    run(session, "-m", "pytest", "-q", "tests/site", "tests/test_guards.py", *session.posargs)
+    """Test the built site and the live server in a headless Chromium, and what is copied. Pytest's options."""
+    run(session, "-m", "tests.browser")
+    where = ["tests/site", "tests/live", "tests/test_guards.py"]
+    run(session, "-m", "pytest", "-q", "-n", "2", "--dist", "loadgroup", *where, *session.posargs)
 
 
 @nox.session(venv_backend="none", default=False)
@@ -109,6 +111,7 @@ def live(session: nox.Session) -> None:
 @nox.session(venv_backend="none", default=False)
 def bench(session: nox.Session) -> None:
     """Measure a run of the examples (ratio to its own waiting, shares, peak memory) and the live server."""
+    run(session, "-m", "tests.browser")
     run(session, "-m", "lab.measure")
     run(session, "-m", "tests.live.measure")
 

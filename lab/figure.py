@@ -4,7 +4,7 @@ Each takes data and returns a `Figure`: the drawing, and the data as a table for
 """
 
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 WIDTH = 720
@@ -163,7 +163,7 @@ def order(left: Sequence[str], right: Sequence[str], names: tuple[str, str], kin
 
 
 def staircase(
-    series: dict[str, Sequence[float]], unit: str, counted: str, marks: Sequence[tuple[float, str]] = ()
+    series: Mapping[str, Sequence[float]], unit: str, counted: str, marks: Sequence[tuple[float, str]] = ()
 ) -> Figure:
     """Draw how many things had happened by when, one staircase for each series; `marks` are instants with a name."""
     most = max(*(max(instants) for instants in series.values()), *(at for at, _ in marks), 0.1) * 1.05

@@ -65,7 +65,7 @@ class Bed:
         )
         return Outcome(done.returncode, done.stdout, done.stderr, time.monotonic() - began)
 
-    def start(self, *argv: str, **env: str) -> subprocess.Popen[str]:
+    def start(self, *argv: str, **env: str) -> subprocess.Popen[bytes]:
         """Start and return at once."""
         return subprocess.Popen(
             [sys.executable, "-m", "lab", *argv],

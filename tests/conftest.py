@@ -1,14 +1,16 @@
-"""What the tests of the lab share: a bed for runs, and Redis servers to point them at."""
+"""What the tests share: a bed for runs, Redis servers to point them at, a browser."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis
+from playwright.sync_api import Browser, sync_playwright
 
 from lab import broker
 from lab.guard import Guard
 from tests.bed import Bed
+from tests.browser import launch
 
 
 @pytest.fixture
@@ -36,3 +38,10 @@ def client(lent: str) -> Iterator[redis.Redis]:
     """A client on the lent database."""
     with redis.Redis.from_url(lent) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Start a browser."""
+    with sync_playwright() as playwright:
+        yield launch(playwright)

@@ -2,7 +2,7 @@
 
 import html
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import directives
@@ -53,7 +53,7 @@ class _Shows(SphinxDirective):
 
     def file(self) -> Path:
         """Return the file that the argument names; an error with page, line and remedy if there is none."""
-        path = EXAMPLES / self.arguments[0]
+        path: Path = EXAMPLES / self.arguments[0]
         if not path.is_file() or not path.resolve().is_relative_to(EXAMPLES):
             raise self.error(
                 f"there is no file examples/{self.arguments[0]}. Name an existing one by its path from examples/, "
@@ -64,7 +64,7 @@ class _Shows(SphinxDirective):
 
     def relative(self, path: Path) -> str:
         """Return a file's path from the pages' folder, which is how Sphinx counts dependencies."""
-        return self.env.relfn2path(f"/../{path.relative_to(EXAMPLES.parent).as_posix()}")[0]
+        return str(self.env.relfn2path(f"/../{path.relative_to(EXAMPLES.parent).as_posix()}")[0])
 
     def shown(self, path: Path, text: str, lines: list[int], **more: Any) -> Block:
         """Return the block without its content."""
@@ -76,7 +76,7 @@ class _Shows(SphinxDirective):
             **more,
         )
         node.line = self.lineno
-        count = self.env.temp_data.get("blocks", 0) + 1
+        count = int(self.env.temp_data.get("blocks") or 0) + 1
         self.env.temp_data["blocks"] = count
         node["ids"] = [f"block-{count}"]
         return node
@@ -112,13 +112,13 @@ class BlockDirective(_Shows):
         return [node]
 
 
-class CallDirective(_Shows, JupyterCell):  # type: ignore[misc]
+class CallDirective(_Shows, JupyterCell):
     """`{call} chains/demo.py`: the file as a cell, executed while the page is read, with what came of it."""
 
     required_arguments = 1
     optional_arguments = 0
     has_content = False
-    option_spec = {}  # noqa: RUF012
+    option_spec: ClassVar[dict[str, Any]] = {}
 
     def run(self) -> list[nodes.Node]:
         """Make the cell, which `ExecuteCalls` executes later."""
@@ -137,7 +137,7 @@ class CallDirective(_Shows, JupyterCell):  # type: ignore[misc]
         return [node]
 
 
-class ExecuteCalls(ExecuteJupyterCells):  # type: ignore[misc]
+class ExecuteCalls(ExecuteJupyterCells):
     """jupyter-sphinx's execution, with errors that name page, line and remedy."""
 
     def apply(self) -> None:

@@ -65,7 +65,7 @@ def _keeping(folder: Path, executed: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _failed(output: Any) -> bool:
-    return output.output_type == "error" or output.get("name") == "stderr"
+    return bool(output.output_type == "error") or output.get("name") == "stderr"
 
 
 def _key(cells: list[Any]) -> str:

@@ -113,7 +113,7 @@ def test_a_choice_of_claims_that_matches_none_is_a_failure(bed: Bed) -> None:
     assert "no claim" in done.sentence
 
 
-def _started(bed: Bed, *argv: str) -> tuple["subprocess.Popen[str]", list[psutil.Process]]:
+def _started(bed: Bed, *argv: str) -> tuple["subprocess.Popen[bytes]", list[psutil.Process]]:
     run = bed.start(*argv)
     # The guard and two workers; three workers where the broker is not ours.
     until(lambda: len(bed.registered()) >= 4 - ("--broker" in argv), 40, "the start of guard, broker and workers")

@@ -1,13 +1,12 @@
-"""What the tests of the live server share: one server, a browser, a reader."""
+"""What the tests of the live server share: one server, a reader."""
 
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from tests.live.reader import Reader
 from tests.live.server import Server, start
-from tests.site.conftest import launch
 
 
 @pytest.fixture(scope="session")
@@ -16,13 +15,6 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = start(tmp_path_factory.mktemp("live"))
     yield server
     server.stop()
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """Start a browser."""
-    with sync_playwright() as playwright:
-        yield launch(playwright)
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from playwright.sync_api import expect, sync_playwright
 
+from tests.browser import launch
 from tests.live.reader import DONE, Block, Reader
 from tests.live.server import start
 from tests.live.test_page import ADDED
-from tests.site.conftest import launch
 
 _TIMES = 10
 # From the click to the worker's line in the page, in the page's own clock: milliseconds.

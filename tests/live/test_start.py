@@ -52,7 +52,7 @@ def test_a_live_server_that_is_ended_leaves_nothing(browser: Browser, tmp_path: 
 
 def _runs(process: psutil.Process) -> bool:
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 

@@ -1,20 +1,17 @@
-"""What the tests of the built site share: a plain static server and a real browser."""
+"""What the tests of the built site share: its pages, and a plain static server."""
 
 import http.server
-import shutil
 import threading
 from collections.abc import Iterator
 from functools import partial
 
 import pytest
-from playwright.sync_api import Browser, Error, Playwright, sync_playwright
 
 from lab.paths import BUILD, chapters
 
 HTML = BUILD / "html"
 PAGES = sorted(path.relative_to(HTML).as_posix() for path in HTML.rglob("*.html"))
 CHAPTERS = [f"{name}.html" for name in chapters()]
-FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
@@ -44,19 +41,3 @@ def site() -> Iterator[str]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/"
     server.shutdown()
-
-
-def launch(playwright: Playwright) -> Browser:
-    """Start the Chromium on PATH, else the one that Playwright has fetched; end the tests in a sentence without any."""
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    try:
-        return playwright.chromium.launch(executable_path=found, args=FLAGS)
-    except Error as error:
-        pytest.exit(f"No browser can be started: install chromium. ({error.message.splitlines()[0]})", returncode=1)
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """Start a browser."""
-    with sync_playwright() as playwright:
-        yield launch(playwright)

@@ -22,6 +22,9 @@ from lab.paths import ROOT
 from tests.bed import until
 from tests.site.conftest import CHAPTERS, HTML
 
+# All on one worker of the test run: the project is made once.
+pytestmark = pytest.mark.xdist_group("copy")
+
 SETTINGS = """
 INSTALLED_APPS += {apps}
 DEBUG = True

@@ -121,7 +121,21 @@ def test_each_page_has_a_description_and_asks_no_other_host_for_anything() -> No
 def test_two_builds_from_the_same_evidence_differ_in_no_byte_of_text(tmp_path: Path) -> None:
     again = tmp_path / "html"
     done = subprocess.run(
-        [sys.executable, "-m", "sphinx", "-W", "-q", "-c", ".", "-d", tmp_path / "doctrees", "docs", again],
+        [
+            sys.executable,
+            "-m",
+            "sphinx",
+            "-W",
+            "-q",
+            "-j",
+            "auto",
+            "-c",
+            ".",
+            "-d",
+            tmp_path / "doctrees",
+            "docs",
+            again,
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,
