@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import fcntl
 import ipaddress
 import json
 import logging
@@ -181,7 +182,11 @@ def _check(ip: str, port: int, others: bool) -> int:
 def _build() -> None:
     command = [sys.executable, "-m", "sphinx", "-q", "-j", "auto", "-b", "html", "-t", "live", "-c", str(ROOT)]
     command += ["-d", str(BUILD / "doctrees-live"), str(ROOT / "docs"), str(PAGES)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    BUILD.mkdir(exist_ok=True)
+    # Two servers of one checkout share the pages: one builds them, the other finds them built.
+    with (BUILD / "live.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise LabError(f"The pages can't be built: {done.stderr.strip().splitlines()[-1] if done.stderr else '?'}")
 

@@ -17,6 +17,7 @@ from sphinx.util.docutils import SphinxDirective
 from lab.paths import EXAMPLES, ROOT
 
 from . import source
+from .markup import Markup
 from .proof import NOT_YET, Claim, Evidence, Lines, Stop
 
 _LANGUAGES = {".py": "python", ".html": "html+django", ".toml": "toml", ".conf": "ini", ".sh": "bash", ".txt": "text"}
@@ -39,6 +40,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Register directives, the executing transform, and the evidence under each block."""
     app.setup_extension("jupyter_sphinx")
     app.setup_extension("_ext.kept")
+    app.setup_extension("_ext.markup")
     app.registry.transforms.remove(ExecuteJupyterCells)
     app.add_transform(ExecuteCalls)
     app.add_node(Block, html=(_visit_block, _depart_block))
@@ -188,7 +190,7 @@ class EvidenceLines(SphinxPostTransform):
                 markup = evidence_line(
                     evidence, node.shown, lambda claim: source.link(self.app, self.env.docname, claim)
                 )
-            node += nodes.raw("", markup, format="html", classes=["no-search"])
+            node += Markup(html=markup)
 
 
 def evidence_line(evidence: Evidence, shown: Lines, link: Any) -> str:
