@@ -48,6 +48,11 @@ def test_code_typed_into_a_page_stops_the_build_in_whatever_way_it_is_typed(site
     stopped(site, {first: "typed into the page"}, f"(Also on line {also}.)", "examples/<chapter>/", "{block}")
 
 
+def test_lines_that_cut_through_a_function_stop_the_build(site: SiteBed) -> None:
+    site.write("docs/greetings.md", PAGE.replace(":pyobject: greet", ":lines: 1-9"))
+    stopped(site, {9: "greetings/tasks.py cuts through its lines 8 to 10"}, "Show all of them, or none")
+
+
 def test_an_unexecuted_line_stops_the_build(site: SiteBed) -> None:
     site.prove(not_executed=(10,))
     stopped(site, {9: "tasks.py: no test executes line 10"}, "nox -s examples -- greetings")

@@ -33,7 +33,7 @@ class Block(nodes.General, nodes.Element):
 
     def problem(self, evidence: Evidence) -> str:
         """Return why the block may not be shown, and the remedy."""
-        return evidence.block_problem(self.shown)
+        return self.shown.cut_problem() or evidence.block_problem(self.shown)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -65,6 +65,20 @@ class Lines:
         """The file."""
         return ROOT / self.file
 
+    def cut_problem(self) -> str:
+        """Return which statement of a Python file the lines cut through: what is copied has to work."""
+        if not self.file.endswith(".py"):
+            return ""
+        for statement in ast.parse(self.path.read_text()).body:
+            above = [decorator.lineno for decorator in getattr(statement, "decorator_list", [])]
+            there = range(min([statement.lineno, *above]), (statement.end_lineno or statement.lineno) + 1)
+            if 0 < len(set(there) & set(self.lines)) < len(there):
+                return (
+                    f"what the page shows of {self.short} cuts through its lines {there[0]} to {there[-1]}. "
+                    "Show all of them, or none."
+                )
+        return ""
+
 
 class Evidence:
     """The record that `nox -s examples` wrote."""

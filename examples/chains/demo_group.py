@@ -2,4 +2,4 @@ from celery import group
 
 from chains.tasks import update_corporation
 
-group(update_corporation.si(corporation_id) for corporation_id in range(98000001, 98000007)).delay()
+group(update_corporation.si(number) for number in range(98000001, 98000007)).delay()

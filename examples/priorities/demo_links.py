@@ -2,5 +2,5 @@ from celery import chain
 
 from priorities.tasks import update_members
 
-links = [update_members.si(corporation_id).set(priority=7) for corporation_id in (98000001, 98000002, 98000003)]
+links = [update_members.si(number).set(priority=7) for number in range(98000001, 98000004)]
 chain(links).delay()

@@ -8,7 +8,8 @@ logger = get_extension_logger(__name__)
 
 @shared_task
 def update_structure(structure_id, with_fittings=False):
-    logger.info("Updated structure %d, %s fittings", structure_id, "with" if with_fittings else "without")
+    fittings = "with" if with_fittings else "without"
+    logger.info("Updated structure %d, %s fittings", structure_id, fittings)
 
 
 @shared_task

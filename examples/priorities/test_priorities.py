@@ -67,7 +67,7 @@ def fetched(runs):
 
 
 @pytest.mark.workers
-@pytest.mark.broken_by(r"waits in \{'celery\\x06\\x165': 1\}", file="demo.py", old=", priority=3", new="")
+@pytest.mark.broken_by(r"waits in \{'celery\\x06\\x165': 1\}", file="demo.py", old="priority=3,", new="")
 @pytest.mark.broken_by(r"the message holds", file="demo.py", old='"with_fittings": True', new="")
 def test_apply_async_takes_the_arguments_as_a_list_and_a_dictionary(lab):
     """`apply_async` takes the task's arguments as `args`, a list, and `kwargs`, a dictionary, beside `priority`."""

@@ -32,7 +32,11 @@ def update_subset(parts=10):
 def scatter_corporations(seconds=600):
     ids = EveCorporationInfo.objects.values_list("corporation_id", flat=True)
     for number, corporation_id in enumerate(ids):
-        update_corporation.apply_async(args=[corporation_id], priority=7, countdown=number * seconds / len(ids))
+        update_corporation.apply_async(
+            args=[corporation_id],
+            priority=7,
+            countdown=number * seconds / len(ids),
+        )
 
 
 @shared_task
