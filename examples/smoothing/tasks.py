@@ -23,7 +23,8 @@ def update_all_corporations():
 def update_subset(parts=10):
     cache.add("smoothing_part", 0, timeout=None)
     part = cache.incr("smoothing_part") % parts
-    corporations = EveCorporationInfo.objects.annotate(part=F("corporation_id") % parts).filter(part=part)
+    part_of_each = F("corporation_id") % parts
+    corporations = EveCorporationInfo.objects.annotate(part=part_of_each).filter(part=part)
     for corporation_id in corporations.values_list("corporation_id", flat=True):
         update_corporation.apply_async(args=[corporation_id], priority=7)
 
