@@ -9,7 +9,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -71,7 +71,7 @@ def _deadline(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def _kernel_class(session: Session) -> type:
+def _kernel_class(session: Session) -> type[Any]:
     # Imported late: ipykernel starts threads, and the worker is forked before there are any. It has no types.
     ipython_kernel: Any = importlib.import_module("ipykernel.ipkernel").IPythonKernel
 
@@ -105,20 +105,12 @@ def _kernel_class(session: Session) -> type:
     return LabKernel
 
 
-def _tasks(module: str, source: str) -> None:
-    """Cell magic: replace the module's tasks by those in the cell, here and in the worker: `%%tasks chains.tasks`."""
-    from myauth.celery import app
+def serve(kernel_class: Callable[[run.Run, Stages], type[Any]], ready: Callable[[Any], None]) -> int:
+    """Start a run, then a kernel on the connection file that the command line names; return the exit code.
 
-    module = module.strip()
-    worker_log.replace_tasks(app, module, source)
-    replies = app.control.broadcast("redefine", {"module": module, "source": source}, reply=True, timeout=5, limit=1)
-    for reply in (replies or [{"worker": {"error": "no answer"}}])[0].values():
-        if "error" in reply:
-            raise RuntimeError(f"the worker did not take the new {module}: {reply['error']}")
-
-
-def main() -> int:
-    """Start a run, a worker, then the kernel on the connection file that the command line names."""
+    `kernel_class(run, stages)` takes a stage with a worker and returns the kernel's class; `ready(app)` is called when
+    the kernel application stands, before it takes its first cell.
+    """
     # A cell runs inside the kernel's event loop, on its only thread; Django can't know that nothing else runs there.
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
     try:
@@ -132,22 +124,24 @@ def main() -> int:
         worker_log.capture(standing.folder)
         stages.prepare(StageSpec())
         # No thread is started by this; it is what there is to do while the worker comes up.
-        importlib.import_module("ipykernel.kernelapp")
-        session = Session(standing, stages.take(StageSpec()))
-        app: Any = importlib.import_module("ipykernel.kernelapp").IPKernelApp.instance(
-            kernel_class=_kernel_class(session)
-        )
+        kernelapp = importlib.import_module("ipykernel.kernelapp")
+        app: Any = kernelapp.IPKernelApp.instance(kernel_class=kernel_class(standing, stages))
         app.initialize(sys.argv[1:])
         # A page shows what a script prints, not what a prompt echoes; escape sequences are for terminals.
         app.shell.ast_node_interactivity = "none"
         app.shell.colors = "nocolor"
         worker_log.show_here()
-        app.shell.register_magic_function(_tasks, "cell", "tasks")
+        ready(app)
         app.start()
         return 0
     finally:
         stages.close()
         standing.close()
+
+
+def main() -> int:
+    """Serve the cells of a page that is built."""
+    return serve(lambda standing, stages: _kernel_class(Session(standing, stages.take(StageSpec()))), lambda app: None)
 
 
 if __name__ == "__main__":

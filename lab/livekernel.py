@@ -8,7 +8,6 @@ lines in order and a timeline of its tasks; `BROKER`, what the broker holds, whe
 import contextlib
 import json
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -20,9 +19,8 @@ import redis
 from kombu.exceptions import OperationalError
 
 from lab import figure, project, run, worker_log
-from lab.errors import LabError
 from lab.events import ENDS, TaskRun
-from lab.kernel import NAME, Session
+from lab.kernel import NAME, Session, serve
 from lab.nursery import Nursery
 from lab.stage import Stage, Stages, StageSpec, queue_keys
 
@@ -158,7 +156,7 @@ def timeline(runs: list[TaskRun], name: str, seconds: float) -> str:
     return figure.timeline(bars).markup(name, f"{part} of your run: where each was, and when. The table has the names.")
 
 
-def _kernel_class(live: Live) -> type:
+def _kernel_class(live: Live) -> type[Any]:
     # Imported late: ipykernel starts threads, and worker and nursery are forked before there are any.
     from ipykernel.ipkernel import IPythonKernel
 
@@ -174,6 +172,10 @@ def _kernel_class(live: Live) -> type:
             """Send the page something of ours; from any thread."""
             content = {"data": {kind: data}, "metadata": {}, "transient": {}}
             self.session.send(self.iopub_socket, "display_data", content, parent=self._parent)
+
+        def take_tasks(self, module: str, source: str) -> None:
+            """Cell magic: replace the module's tasks by those in the cell: `%%tasks chains.tasks`."""
+            live.define(module.strip(), source)
 
         def watch(self) -> None:
             """Send log lines and the broker's state as they come, for as long as the process lives."""
@@ -263,34 +265,18 @@ _lock = threading.RLock()
 
 
 def main() -> int:
-    """Start a run, a worker, the nursery, then the kernel on the connection file that the command line names."""
-    # A cell runs inside the kernel's event loop, on its only thread; Django can't know that nothing else runs there.
-    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
-    try:
-        standing = run.start("path" if shutil.which("redis-server") else "embedded")
-    except LabError as error:
-        print(error, file=sys.stderr)
-        return 1
-    stages = Stages(standing)
-    try:
-        worker_log.capture(standing.folder)
-        live = Live(standing, stages, stages.take(StageSpec()))
-        from ipykernel.kernelapp import IPKernelApp
+    """Serve the cells of a live page; start the nursery before any thread."""
 
-        app = IPKernelApp.instance(kernel_class=_kernel_class(live))
-        app.initialize(sys.argv[1:])
-        app.shell.register_magic_function(lambda line, cell: live.define(line.strip(), cell), "cell", "tasks")
-        app.shell.ast_node_interactivity = "none"
-        app.shell.colors = "nocolor"
-        worker_log.show_here()
+    def kernel_class(standing: run.Run, stages: Stages) -> type[Any]:
+        return _kernel_class(Live(standing, stages, stages.take(StageSpec())))
+
+    def ready(app: Any) -> None:
+        app.shell.register_magic_function(app.kernel.take_tasks, "cell", "tasks")
         threading.Thread(target=app.kernel.watch, daemon=True).start()
         # What the page's first Run would otherwise spend on first imports.
         project.reset_database()
-        app.start()
-        return 0
-    finally:
-        stages.close()
-        standing.close()
+
+    return serve(kernel_class, ready)
 
 
 if __name__ == "__main__":

@@ -89,16 +89,3 @@ def test_leaving_the_page_frees_everything(browser: Browser, live: Server) -> No
     reader.page.goto(f"{live.address}index.html")
     until(lambda: not any(psutil.pid_exists(pid) for pid in behind.values()), 15, "the end of the page's processes")
     reader.context.close()
-
-
-def test_tab_indents_and_after_escape_moves_on(chains: Reader) -> None:
-    call = chains.block("chains/demo.py")
-    editor = call.figure.locator(".live-editor")
-    editor.focus()
-    editor.press("Control+Home")
-    editor.press("Tab")
-    assert editor.inner_text().startswith("    from")
-    expect(editor).to_be_focused()
-    editor.press("Escape")
-    editor.press("Tab")
-    expect(editor).not_to_be_focused()

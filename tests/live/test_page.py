@@ -38,6 +38,11 @@ def test_a_block_is_run_and_left_with_the_keyboard_alone(chains: Reader) -> None
     # A screen reader is told what became of it.
     expect(call.note).to_have_attribute("role", "status")
     editor.focus()
+    editor.press("Control+Home")
+    editor.press("Tab")
+    assert editor.inner_text().startswith("    from")
+    call.click("reset")
+    editor.focus()
     editor.press("Escape")
     editor.press("Tab")
     expect(call.figure.locator(".live-run")).to_be_focused()
