@@ -135,6 +135,7 @@ def reset_database() -> None:
 def _sqlite_copy(source: Path, target: Path) -> None:
     read, write = sqlite3.connect(source, timeout=20), sqlite3.connect(target, timeout=20)
     try:
+        write.execute("PRAGMA synchronous=OFF")
         read.backup(write)
     finally:
         read.close()

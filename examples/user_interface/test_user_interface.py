@@ -412,8 +412,8 @@ def test_delay_on_commit_sends_the_task_when_the_transaction_is_committed(lab):
         lab.demo("demo_transaction.py")
         sent = lab.runs(AUDIT_NEW)
         assert sent == [], f"sent before the commit: {sent}"
-    lab.finished(AUDIT_NEW)
-    assert told(user) == [("success", "Amarr Haulers has 7 members")]
+    (run,) = lab.finished(AUDIT_NEW)
+    assert told(user) == [("success", "Amarr Haulers has 7 members")], f"{run.state} with {run.exception or 'success'}"
 
 
 @pytest.mark.broken_by(
