@@ -125,18 +125,21 @@ def lines(records: list[dict[str, Any]], runs: list[TaskRun]) -> list[str]:
         for place in range(len(kept) - 1):
             first, second = kept[place], kept[place + 1]
             one, other = known.get(first["task"]), known.get(second["task"])
-            if one and other and _arbitrary(first, second, one, other) and (one.sent or 0) > (other.sent or 0):
+            if one and other and _arbitrary(first, second, one, other):
                 kept[place : place + 2] = [second, first]
                 swapped = True
     return [f"{record['level']} " + record["text"].replace("\n", "\n         ") for record in kept]
 
 
 def _arbitrary(first: dict[str, Any], second: dict[str, Any], one: TaskRun, other: TaskRun) -> bool:
+    """Whether `first`, of the task `one`, came first by chance alone, though `other` was sent before `one`."""
+    if one is other or one.sent is None or other.sent is None or one.sent <= other.sent:
+        return False
     # From its receipt on a task is in the hands of the worker's threads, and any of them may come first.
     late = float("inf")
     received = max(one.received or 0, other.received or 0)
     ended = min(late if run.ended is None else run.ended for run in (one, other))
-    return one is not other and received < ended and abs(second["at"] - first["at"]) < _TOGETHER
+    return received < ended and abs(second["at"] - first["at"]) < _TOGETHER
 
 
 def report(records: list[dict[str, Any]], runs: list[TaskRun]) -> list[str]:
