@@ -85,19 +85,22 @@ class _Collector:
 
 
 class _Verdict:
-    """Notes how the tests of a fork went: how many were green, and the last that was not."""
+    """Notes how the tests of a fork went: how many were green, and each that was not: its name, when, and why."""
 
     def __init__(self) -> None:
         self.green = 0
-        self.test = self.when = self.message = ""
+        self.red: list[dict[str, str]] = []
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.green += report.when == "call" and report.passed
         if report.failed:
-            self.test, self.when = report.nodeid.rpartition("::")[2], report.when or ""
             crash = getattr(report.longrepr, "reprcrash", None)
-            self.message = crash.message if crash else str(report.longrepr or "")
+            message = crash.message if crash else str(report.longrepr or "")
+            self.note(report.nodeid.rpartition("::")[2], report.when or "", message)
+
+    def note(self, test: str, when: str, message: str) -> None:
+        self.red.append({"test": test, "when": when, "message": message})
 
 
 def main(argv: list[str]) -> int:
@@ -129,15 +132,15 @@ def _all(standing: run.Run, names: list[str], expression: str, began: float) -> 
     for place, lane, ended in lanes.each(standing, LANES, _DATABASES, works, _PATIENCE):
         if not ended:
             continue
-        verdict: dict[str, Any] = lane.result or {"green": 0, "test": "?", "when": "", "message": "it never ended"}
+        verdict: dict[str, Any] = lane.result or _never("?", "it never ended")
         lane.remove()
         if place < len(names):
             green += verdict["green"]
-            wrong += bool(verdict["test"])
-            told = f"✗ {names[place]}: {verdict['test']} is red without a break: {_flat(verdict['message'])}"
-            print(
-                told if verdict["test"] else f"✓ {names[place]}: {verdict['green']} claims green unbroken", flush=True
-            )
+            wrong += len(verdict["red"])
+            for red in verdict["red"]:
+                print(f"✗ {names[place]}: {red['test']} is red without a break: {_flat(red['message'])}", flush=True)
+            if not verdict["red"]:
+                print(f"✓ {names[place]}: {verdict['green']} claims green unbroken", flush=True)
             continue
         item = breaks[place - len(names)]
         good, line = _judge(item, verdict)
@@ -149,15 +152,23 @@ def _all(standing: run.Run, names: list[str], expression: str, began: float) -> 
     return int(wrong > 0 or not breaks)
 
 
+def _never(test: str, why: str) -> dict[str, Any]:
+    """Return the verdict of a fork that ran no test."""
+    verdict = _Verdict()
+    verdict.note(test, "", why)
+    return vars(verdict)
+
+
 def _flat(message: str) -> str:
     return " ".join(message.split())[:300]
 
 
 def _judge(item: Break, verdict: dict[str, Any]) -> tuple[bool, str]:
-    message = _flat(verdict["message"])
+    red = verdict["red"][-1] if verdict["red"] else {"when": "", "message": ""}
+    message = _flat(red["message"])
     if verdict["green"]:
         return False, f"{item}: not caught"
-    if verdict["when"] != "call" or not re.search(item.red, verdict["message"]):
+    if red["when"] != "call" or not re.search(item.red, red["message"]):
         return False, f"{item}: red for another reason than /{item.red}/: {message or 'nothing ran'}"
     return True, f"{item} — {message[:110]}"
 
@@ -193,7 +204,7 @@ def _broken(item: Break, own: run.Run) -> dict[str, Any]:
     try:
         _lay_over(item.chapter, own.folder, item)
     except (ValueError, SyntaxError, ImportError) as error:
-        return vars(_Verdict()) | {"message": f"the break can't be applied: {error!r}"}
+        return _never(item.claim, f"the break can't be applied: {error!r}")
     return _run(own, item.nodeid)
 
 

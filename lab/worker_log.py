@@ -133,7 +133,7 @@ def lines(records: list[dict[str, Any]], runs: list[TaskRun]) -> list[str]:
 
 def _arbitrary(first: dict[str, Any], second: dict[str, Any], one: TaskRun, other: TaskRun) -> bool:
     """Whether `first`, of the task `one`, came first by chance alone, though `other` was sent before `one`."""
-    if one is other or one.sent is None or other.sent is None or one.sent <= other.sent:
+    if one is other or _sent(one) <= _sent(other):
         return False
     # From its receipt on a task is in the hands of the worker's threads, and any of them may come first.
     late = float("inf")
@@ -142,9 +142,14 @@ def _arbitrary(first: dict[str, Any], second: dict[str, Any], one: TaskRun, othe
     return received < ended and abs(second["at"] - first["at"]) < _TOGETHER
 
 
+def _sent(run: TaskRun) -> float:
+    """Return when a task was sent; a busy sender tells of it after a worker has it."""
+    return min((at for at in (run.sent, run.received, run.started) if at is not None), default=float("inf"))
+
+
 def report(records: list[dict[str, Any]], runs: list[TaskRun]) -> list[str]:
     """Return `lines`; where nothing was logged, how each task ended."""
-    ended = [f"{run.name} {run.state}" for run in sorted(runs, key=lambda run: run.sent or 0)]
+    ended = [f"{run.name} {run.state}" for run in sorted(runs, key=_sent)]
     return lines(records, runs) or ended
 
 

@@ -14,6 +14,13 @@ PAGES = sorted(path.relative_to(HTML).as_posix() for path in HTML.rglob("*.html"
 CHAPTERS = [f"{name}.html" for name in chapters()]
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    """A server that takes it well when a browser leaves before all has been sent."""
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing: a page that misses something fails its own test."""
+
+
 class _Handler(http.server.SimpleHTTPRequestHandler):
     """A plain static server, with gzip as any static host has it."""
 
@@ -37,7 +44,7 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 def site() -> Iterator[str]:
     """Serve the built site and return its address."""
     assert PAGES, "build/html is empty: run nox -s docs first"
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, directory=str(HTML)))
+    server = _Server(("127.0.0.1", 0), partial(_Handler, directory=str(HTML)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/"
     server.shutdown()
