@@ -89,7 +89,7 @@ class Stages:
     @property
     def ahead(self) -> int:
         """How many stages may be started before their claims come up."""
-        return 3 if self.run.broker.databases > 1 else 0
+        return 1 if self.run.broker.databases > 1 else 0
 
     def prepare(self, spec: StageSpec) -> None:
         """Start what `spec` asks for, without waiting."""
