@@ -6,6 +6,7 @@ entry point.
 """
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
@@ -51,6 +52,8 @@ class Process:
         self.log = folder / "logs" / f"{name}.log"
         self.log.parent.mkdir(exist_ok=True)
         self._process = _fork.Process(target=_child, args=(role, argv, self.log, folder), name=name)
+        # The child's garbage collector would write to every page that it shares with us.
+        gc.freeze()
         self._process.start()
         assert self._process.pid
         self.pid: int = self._process.pid
