@@ -15,13 +15,18 @@ _KEPT = ("type", "hostname", "name", "args", "kwargs", "runtime", "exception", "
 
 @dataclass
 class TaskRun:
-    """One task as the events tell it. Times are seconds since the claim began; None where it did not happen."""
+    """One task as the events tell it. Times are seconds since the claim began; None where it did not happen.
+
+    `parent` is the id of the task that sent it, `root` that of the first of them all.
+    """
 
     id: str
     name: str = ""
     args: str = ""
     kwargs: str = ""
     worker: str = ""
+    parent: str = ""
+    root: str = ""
     sent: float | None = None
     received: float | None = None
     started: float | None = None
@@ -94,6 +99,10 @@ class Recorder:
             run.name = event.get("name") or run.name
             run.args = event.get("args") or run.args
             run.kwargs = event.get("kwargs") or run.kwargs
+            # A task that is retried is sent by itself.
+            if event.get("parent_id") != run.id:
+                run.parent = event.get("parent_id") or run.parent
+            run.root = event.get("root_id") or run.root
             kind = event["type"].removeprefix("task-")
             if kind == "sent":
                 run.sent = at if run.sent is None else run.sent

@@ -46,13 +46,19 @@ class Process:
     """A forked process in a session of its own. Attributes: `name`, `argv`, `pid`, `log` (path of its output)."""
 
     def __init__(self, role: str, name: str, argv: list[str], folder: Path, guard: Guard) -> None:
-        """Fork and run `argv` (`celery …` or `manage.py …`)."""
+        """Fork and run `argv` (`celery …` or `manage.py …`). Closes this thread's database connections."""
+        from django.db import connections
+
         self.name = name
         self.argv = argv
         self.log = folder / "logs" / f"{name}.log"
         self.log.parent.mkdir(exist_ok=True)
         self._process = _fork.Process(target=_child, args=(role, argv, self.log, folder), name=name)
+        # SQLite's connections must not go through a fork. A child that keeps one, if only until its garbage is
+        # collected, reads the database as it was then.
+        connections.close_all()
         # The child's garbage collector would write to every page that it shares with us.
+        gc.collect()
         gc.freeze()
         self._process.start()
         assert self._process.pid
@@ -108,14 +114,10 @@ def _child(role: str, argv: list[str], log: Path, folder: Path) -> None:
     import logging
 
     from django.conf import settings
-    from django.db import connections
     from django.utils.log import configure_logging
 
     logging.getLogger().handlers.clear()
     configure_logging(settings.LOGGING_CONFIG, settings.LOGGING)
-    for connection in connections.all(initialized_only=True):
-        # The socket belongs to the parent: forget it, don't close it.
-        connection.connection = None
     try:
         _entry(argv)()
     finally:

@@ -115,8 +115,9 @@ class Log:
 def lines(records: list[dict[str, Any]], runs: list[TaskRun]) -> list[str]:
     """Return the records as lines for a reader, in the order in which they came.
 
-    Only where two tasks run side by side and log at nearly the same instant, the one sent first is shown first.
+    Only where two tasks run side by side and log at nearly the same instant, the order is that of `_places`.
     """
+    places = _places(runs)
     known = {run.id: run for run in runs}
     kept = [record for record in records if record["logger"] not in _HOUSEKEEPING]
     swapped = True
@@ -125,16 +126,16 @@ def lines(records: list[dict[str, Any]], runs: list[TaskRun]) -> list[str]:
         for place in range(len(kept) - 1):
             first, second = kept[place], kept[place + 1]
             one, other = known.get(first["task"]), known.get(second["task"])
-            if one and other and _arbitrary(first, second, one, other):
+            if not one or not other or places[one.id] <= places[other.id]:
+                continue
+            if _by_chance(first, second, one, other):
                 kept[place : place + 2] = [second, first]
                 swapped = True
     return [f"{record['level']} " + record["text"].replace("\n", "\n         ") for record in kept]
 
 
-def _arbitrary(first: dict[str, Any], second: dict[str, Any], one: TaskRun, other: TaskRun) -> bool:
-    """Whether `first`, of the task `one`, came first by chance alone, though `other` was sent before `one`."""
-    if one is other or _sent(one) <= _sent(other):
-        return False
+def _by_chance(first: dict[str, Any], second: dict[str, Any], one: TaskRun, other: TaskRun) -> bool:
+    """Whether chance alone decided that `first`, of the task `one`, came before `second`, of the task `other`."""
     # From its receipt on a task is in the hands of the worker's threads, and any of them may come first.
     late = float("inf")
     received = max(one.received or 0, other.received or 0)
@@ -142,14 +143,31 @@ def _arbitrary(first: dict[str, Any], second: dict[str, Any], one: TaskRun, othe
     return received < ended and abs(second["at"] - first["at"]) < _TOGETHER
 
 
-def _sent(run: TaskRun) -> float:
-    """Return when a task was sent; a busy sender tells of it after a worker has it."""
-    return min((at for at in (run.sent, run.received, run.started) if at is not None), default=float("inf"))
+def _places(runs: list[TaskRun]) -> dict[str, tuple[int, float, float]]:
+    """Return each task's place by its id: links of chains by their number, then in the order in which they were sent.
+
+    When a link is sent depends on how long the one before it took; so of links with the same number the one whose
+    chain was sent first comes first.
+    """
+    known = {run.id: run for run in runs}
+
+    def sent(run: TaskRun) -> float:
+        return float("inf") if run.sent is None else run.sent
+
+    def number(run: TaskRun) -> int:
+        count = 0
+        while run.parent in known:
+            run = known[run.parent]
+            count += 1
+        return count
+
+    return {run.id: (number(run), sent(known.get(run.root, run)), sent(run)) for run in runs}
 
 
 def report(records: list[dict[str, Any]], runs: list[TaskRun]) -> list[str]:
     """Return `lines`; where nothing was logged, how each task ended."""
-    ended = [f"{run.name} {run.state}" for run in sorted(runs, key=_sent)]
+    places = _places(runs)
+    ended = [f"{run.name} {run.state}" for run in sorted(runs, key=lambda run: places[run.id])]
     return lines(records, runs) or ended
 
 
