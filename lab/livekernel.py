@@ -32,7 +32,7 @@ _TICK = 0.03
 _LOOK = 0.25
 _START = 20.0
 # So long after the last event a task that nobody has received never will be: its message was thrown away.
-_LOST = 1.0
+_LOST = 3.0
 # After so long without an event a reader wants to know what is waited for.
 _QUIET = 2.0
 # A timeline of more tasks could not be read.
