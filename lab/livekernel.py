@@ -33,8 +33,8 @@ _LOOK = 0.25
 _START = 20.0
 # So long after the last event a task that nobody has received never will be: its message was thrown away.
 _LOST = 3.0
-# After so long without an event a reader wants to know what is waited for.
-_QUIET = 2.0
+# After so long without an event a reader wants to know what is waited for. The examples' own tasks take two seconds.
+_QUIET = 4.0
 # A timeline of more tasks could not be read.
 _DRAWN = 30
 
