@@ -40,6 +40,7 @@ exclude_patterns = ["_ext", "measured"]
 templates_path = ["docs/_templates"]
 smartquotes = False
 nitpicky = True
+myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
 
 # The kernel that executes the calls. It is known to this build alone.
@@ -81,6 +82,7 @@ html_theme = "sphinx_book_theme"
 html_title = project
 html_static_path = ["docs/_static"]
 html_css_files = ["site.css"]
+html_search_scorer = str(ROOT / "docs" / "_ext" / "scorer.js")
 html_js_files = [("site.js", {"defer": "defer"})]
 if tags.has("live"):  # type: ignore[name-defined]  # noqa: F821
     # Pages of the live server: an editor in each block. A published page has no trace of it.
@@ -122,7 +124,7 @@ html_theme_options = {
 
 def setup(app: object) -> None:
     """Write the pages anew when what makes them has changed; Sphinx does not look at that."""
-    made_with = ("docs/_ext/*.py", "docs/_templates/**/*.html", "docs/_static/*.*", "docs/_live/*.*", "lab/figure.py")
+    made_with = ("docs/_ext/*.*", "docs/_templates/**/*.html", "docs/_static/*.*", "docs/_live/*.*", "lab/figure.py")
     files = sorted(path for pattern in made_with for path in ROOT.glob(pattern))
     mark = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
     app.add_config_value("site_code", mark, "html")  # type: ignore[attr-defined]

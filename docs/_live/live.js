@@ -9,6 +9,8 @@ const BROKER = "application/vnd.celery-faq.broker+json";
 // Definitions of tasks and scripts of calls; what else an app has (views, models, settings) is there to be read.
 const RUNNABLE = /\/(tasks|demo\w*)\.py$/;
 const HINT_ID = "live-editor-hint";
+// The live server does the same to a kernel that no page is connected to.
+const IDLE_MINUTES = 20;
 
 const make = (tag, attributes = {}, ...children) => {
   const node = document.createElement(tag);
@@ -67,6 +69,17 @@ class Kernel {
     });
     await this.request("kernel_info_request", {});
     this.tell("ready");
+    this.rest();
+  }
+
+  // A tab that somebody has left open does not keep a broker and a worker for ever.
+  rest() {
+    clearTimeout(this.resting);
+    this.resting = setTimeout(() => {
+      if (!this.id || this.waiting.size) return;
+      this.end();
+      this.tell("rested");
+    }, IDLE_MINUTES * 60_000);
   }
 
   tell(state) {
@@ -117,6 +130,7 @@ class Kernel {
     if (entry.reply && entry.idle) {
       this.waiting.delete(message.parent_header.msg_id);
       entry.resolve(entry.reply);
+      this.rest();
     }
   }
 
@@ -136,7 +150,11 @@ class Kernel {
 
   // A kernel without its broker is of no use: Run takes another, with its own.
   renew() {
-    if (this.broker.broker === "gone") this.ask(`/${this.drop()}`, "DELETE").catch(() => {});
+    if (this.broker.broker === "gone") this.end();
+  }
+
+  end() {
+    this.ask(`/${this.drop()}`, "DELETE").catch(() => {});
   }
 
   leave() {
@@ -380,6 +398,7 @@ class Panel {
       starting: "A broker, Alliance Auth and a worker start …",
       ready: "Ready. What you send is yours alone.",
       gone: "The kernel has ended. Run starts a new one.",
+      rested: `Nothing ran for ${IDLE_MINUTES} minutes, so all was ended. Run starts it anew.`,
     }[state] ?? "";
     let text = said;
     if (broker.broker === "gone") text = "The broker has ended. Run starts everything anew.";

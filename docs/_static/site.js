@@ -1,4 +1,5 @@
-// What the pages can do beyond being read: copy a block, and take old links to their new place. Both are comforts.
+// What the pages can do beyond being read: copy a block, take old links to their new place, show what a search found.
+// All are comforts.
 (() => {
   "use strict";
 
@@ -40,6 +41,28 @@
     if (link) location.replace(link.href);
   };
 
+  // Sphinx's own excerpts begin with the menus, have the numbers and names of proofs in them, and cut words.
+  const excerpts = () => {
+    if (typeof Search === "undefined") return;
+    const query = new URLSearchParams(location.search).get("q") ?? "";
+    Search.makeSearchSummary = (html, keywords, anchor) => {
+      const page = new DOMParser().parseFromString(html, "text/html");
+      for (const node of page.querySelectorAll("h1, .headerlink, figcaption, .proofs, .evidence, details, sup.claim")) node.remove();
+      for (const node of page.querySelectorAll("h2, h3, p, li, dt, dd, th, td, pre")) node.append(" ");
+      const found = (anchor && page.querySelector(`article ${anchor}`)) || page.querySelector("article");
+      const text = found?.textContent.replace(/\s+/g, " ").trim();
+      if (!text) return null;
+      const places = [query, ...keywords].map((word) => text.toLowerCase().indexOf(word.toLowerCase()));
+      const start = text.lastIndexOf(" ", (places.find((place) => place >= 0) ?? 0) - 80) + 1;
+      const end = text.indexOf(" ", start + 220);
+      const summary = document.createElement("p");
+      summary.className = "search-summary";
+      summary.textContent = (start ? "… " : "") + (end < 0 ? text.slice(start) : `${text.slice(start, end)} …`);
+      return summary;
+    };
+  };
+
   oldAnchors();
   copyButtons();
+  addEventListener("DOMContentLoaded", excerpts);
 })();

@@ -89,3 +89,16 @@ def test_leaving_the_page_frees_everything(browser: Browser, live: Server) -> No
     reader.page.goto(f"{live.address}index.html")
     until(lambda: not any(psutil.pid_exists(pid) for pid in behind.values()), 15, "the end of the page's processes")
     reader.context.close()
+
+
+def test_a_tab_where_nothing_runs_for_twenty_minutes_frees_everything_and_run_recovers(chains: Reader) -> None:
+    call = chains.block("chains/demo.py")
+    chains.page.clock.install()
+    behind = pids(call)
+    chains.page.clock.fast_forward("19:00")
+    chains.state("Ready")
+    chains.page.clock.fast_forward("01:00")
+    chains.state("Nothing ran for 20 minutes", SECONDS)
+    until(lambda: not any(psutil.pid_exists(pid) for pid in behind.values()), 15, "the end of the page's processes")
+    call.click("reset")
+    assert "98000006" in call.run()

@@ -6,7 +6,7 @@ from urllib.parse import urldefrag, urljoin, urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.site.conftest import CHAPTERS, HTML, PAGES
 
@@ -152,13 +152,16 @@ def test_no_block_is_without_evidence(site: str, browser: Browser) -> None:
 
 
 def test_search_finds_what_people_look_for(site: str, browser: Browser) -> None:
-    """AlreadyQueued, priority, visibility timeout."""
-    context = browser.new_context()
+    """AlreadyQueued, priority, visibility timeout: the page on it first, with an excerpt that holds what was asked."""
+    context = browser.new_context(viewport={"width": 360, "height": 740})
     for words, page in {
         "AlreadyQueued": "queue_once",
         "priority": "priorities",
         "visibility timeout": "smoothing",
     }.items():
         visit = Visit(context, urljoin(site, f"search.html?q={words.replace(' ', '+')}"))
-        visit.page.locator(f"#search-results a[href*='{page}']").first.wait_for(timeout=10_000)
+        first = visit.page.locator("#search-results li").first
+        expect(first.locator(".search-summary")).to_contain_text(words, timeout=10_000)
+        assert page in (first.locator("a").first.get_attribute("href") or "")
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= 360
     context.close()
