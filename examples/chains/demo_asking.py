@@ -10,4 +10,5 @@ for name, result in results.items():
             answer = getattr(result, question)
             print(f"{name}.{question}: {answer() if callable(answer) else answer}")
         except (NotImplementedError, AttributeError) as error:
-            print(f"{name}.{question}: {type(error).__name__}: {str(error).splitlines()[0]}")
+            told = str(error).splitlines()[0]
+            print(f"{name}.{question}: {type(error).__name__}: {told}")

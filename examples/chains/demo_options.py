@@ -2,5 +2,5 @@ from celery import chain
 
 from chains.tasks import show_options
 
-links = [show_options.si(corporation_id) for corporation_id in (98000001, 98000002, 98000003)]
+links = [show_options.si(number) for number in range(98000001, 98000004)]
 chain(links).apply_async(priority=7, countdown=0.5)

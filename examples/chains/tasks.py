@@ -68,5 +68,6 @@ def update_contracts(self, corporation_id):
 
 @shared_task(bind=True)
 def show_options(self, corporation_id):
+    priority = self.request.delivery_info["priority"]
     when = "later" if self.request.eta else "at once"
-    logger.info("Corporation %d: priority %d, %s", corporation_id, self.request.delivery_info["priority"], when)
+    logger.info("Corporation %d: priority %d, %s", corporation_id, priority, when)

@@ -10,5 +10,6 @@ class Roster(models.Model):
 
     def count(self):
         """Count the characters anew and keep the number."""
-        self.members = EveCharacter.objects.filter(corporation_id=self.corporation_id).count()
+        members = EveCharacter.objects.filter(corporation_id=self.corporation_id)
+        self.members = members.count()
         self.save()

@@ -2,5 +2,5 @@ from celery import chain
 
 from priorities.tasks import update_members
 
-links = [update_members.si(corporation_id) for corporation_id in (98000001, 98000002, 98000003)]
+links = [update_members.si(number) for number in range(98000001, 98000004)]
 chain(links).apply_async(priority=7)

@@ -19,7 +19,8 @@ def report_attack(structure_id):
 
 @shared_task(bind=True, priority=3)
 def update_timers(self, structure_id):
-    logger.info("Timers of %d, with priority %s", structure_id, self.request.delivery_info["priority"])
+    priority = self.request.delivery_info["priority"]
+    logger.info("Timers of %d, with priority %s", structure_id, priority)
 
 
 @shared_task
@@ -45,7 +46,8 @@ def follow_fleet(fleet_id, rounds):
 
 @shared_task(bind=True)
 def update_members(self, corporation_id):
-    logger.info("Members of %d, with priority %s", corporation_id, self.request.delivery_info["priority"])
+    priority = self.request.delivery_info["priority"]
+    logger.info("Members of %d, with priority %s", corporation_id, priority)
 
 
 @shared_task
@@ -64,7 +66,12 @@ def update_alliance_as_called(self, corporation_ids):
 @shared_task(bind=True, autoretry_for=(ConnectionError,), default_retry_delay=0.2)
 def update_contracts(self, corporation_id):
     attempt, priority = self.request.retries + 1, self.request.delivery_info["priority"]
-    logger.info("Contracts of %d, attempt %d, with priority %d", corporation_id, attempt, priority)
+    logger.info(
+        "Contracts of %d, attempt %d, with priority %d",
+        corporation_id,
+        attempt,
+        priority,
+    )
     # Stands for ESI that can't be reached at the first attempt.
     if attempt == 1:
         raise ConnectionError("ESI is down")

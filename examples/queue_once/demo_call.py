@@ -6,4 +6,5 @@ update_corporation.apply_async([98000001], once={"timeout": 600})
 try:
     update_corporation.apply_async([98000001], once={"graceful": False})
 except AlreadyQueued as error:
-    print("AlreadyQueued: the lock ends in", round(error.countdown / 60), "minutes at the latest")
+    minutes = round(error.countdown / 60)
+    print("AlreadyQueued: the lock ends in", minutes, "minutes at the latest")

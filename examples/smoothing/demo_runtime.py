@@ -1,4 +1,5 @@
 from celery import current_app
 
-for reply in current_app.control.rate_limit("smoothing.tasks.update_corporation_history", "60/m", reply=True):
+name = "smoothing.tasks.update_corporation_history"
+for reply in current_app.control.rate_limit(name, "60/m", reply=True):
     print(reply)

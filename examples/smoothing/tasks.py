@@ -15,7 +15,8 @@ def update_corporation(corporation_id):
 
 @shared_task
 def update_all_corporations():
-    for corporation_id in EveCorporationInfo.objects.values_list("corporation_id", flat=True):
+    corporations = EveCorporationInfo.objects.values_list("corporation_id", flat=True)
+    for corporation_id in corporations:
         update_corporation.apply_async(args=[corporation_id], priority=7)
 
 

@@ -4,4 +4,5 @@ from django.contrib.auth.models import User
 user, _ = User.objects.get_or_create(username="Kaia_Tennen")
 notification = Notification.objects.notify_user(user, "x" * 300)
 notification.refresh_from_db()
-print(len(notification.title), "characters in a column for", Notification._meta.get_field("title").max_length)
+room = Notification._meta.get_field("title").max_length
+print(len(notification.title), "characters in a column for", room)

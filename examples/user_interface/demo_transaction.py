@@ -7,6 +7,9 @@ from user_interface.tasks import audit_new_corporation
 user, _ = User.objects.get_or_create(username="Kaia_Tennen")
 with transaction.atomic():
     EveCorporationInfo.objects.create(
-        corporation_id=98000002, corporation_name="Amarr Haulers", corporation_ticker="AMHA", member_count=7
+        corporation_id=98000002,
+        corporation_name="Amarr Haulers",
+        corporation_ticker="AMHA",
+        member_count=7,
     )
     audit_new_corporation.delay_on_commit(98000002, user_pk=user.pk)

@@ -6,6 +6,7 @@ from celery.contrib.django.task import DjangoTask
 from django.contrib.auth.models import User
 
 logger = get_extension_logger(__name__)
+REASON = "An admin finds the reason in the log."
 
 
 @shared_task
@@ -16,10 +17,11 @@ def audit_members(corporation_id, user_pk):
         known = EveCharacter.objects.filter(corporation_id=corporation_id).count()
     except Exception:
         logger.warning("The audit of corporation %d failed", corporation_id)
-        notify.danger(user, f"Audit of corporation {corporation_id} failed", "An admin finds the reason in the log.")
+        notify.danger(user, f"Audit of corporation {corporation_id} failed", REASON)
         raise
-    logger.info("Auth knows %d of %d members", known, corporation.member_count)
-    notify.success(user, f"Audit of {corporation}: {known} of {corporation.member_count} members are in Auth")
+    members = corporation.member_count
+    logger.info("Auth knows %d of %d members", known, members)
+    notify.success(user, f"Audit of {corporation}: {known} of {members} members are in Auth")
 
 
 class TellsOfFailure(DjangoTask):
@@ -27,13 +29,17 @@ class TellsOfFailure(DjangoTask):
 
     def on_failure(self, exc, task_id, args, kwargs, einfo):
         user = User.objects.get(pk=kwargs["user_pk"])
-        notify.danger(user, "Audit of your new corporation failed", "An admin finds the reason in the log.")
+        notify.danger(user, "Audit of your new corporation failed", REASON)
 
 
 @shared_task(
-    base=TellsOfFailure, autoretry_for=(EveCorporationInfo.DoesNotExist,), max_retries=2, default_retry_delay=1
+    base=TellsOfFailure,
+    autoretry_for=(EveCorporationInfo.DoesNotExist,),
+    max_retries=2,
+    default_retry_delay=1,
 )
 def audit_new_corporation(corporation_id, *, user_pk):
     corporation = EveCorporationInfo.objects.get(corporation_id=corporation_id)
-    logger.info("%s has %d members", corporation, corporation.member_count)
-    notify.success(User.objects.get(pk=user_pk), f"{corporation} has {corporation.member_count} members")
+    result = f"{corporation} has {corporation.member_count} members"
+    logger.info(result)
+    notify.success(User.objects.get(pk=user_pk), result)

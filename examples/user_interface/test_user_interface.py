@@ -137,8 +137,8 @@ def test_a_failing_task_tells_the_user_too_as_danger(lab):
 @pytest.mark.broken_by(
     r"ended as succeeded",
     file="tasks.py",
-    old='in the log.")\n        raise',
-    new='in the log.")\n        return',
+    old="REASON)\n        raise",
+    new="REASON)\n        return",
 )
 def test_a_task_that_raises_again_is_a_failed_task(lab):
     """A task that tells the user and raises again counts as failed; its traceback is in the worker's log."""

@@ -7,7 +7,8 @@ from .tasks import audit_members
 
 
 def index(request):
-    return render(request, "user_interface/index.html", {"corporations": EveCorporationInfo.objects.all()})
+    corporations = EveCorporationInfo.objects.all()
+    return render(request, "user_interface/index.html", {"corporations": corporations})
 
 
 @require_POST

@@ -7,11 +7,13 @@ from django.urls import reverse
 
 user = AuthUtils.create_user("Aiko")
 AuthUtils.add_main_character_2(user, "Aiko Danuja", 90000001)
-EveCorporationInfo.objects.get_or_create(corporation_id=98000001, corporation_name="Amarr Haulers")
+corporation = {"corporation_id": 98000001, "corporation_name": "Amarr Haulers"}
+EveCorporationInfo.objects.get_or_create(**corporation)
 
 client = Client(SERVER_NAME="127.0.0.1")
 client.force_login(user)
 for view in ("update_inline", "update_by_task"):
     began = perf_counter()
     response = client.post(reverse(f"when_to_use:{view}", args=[98000001]))
-    print(f"{view}: {response.content.decode()} Answered after {int(perf_counter() - began)} s.")
+    seconds = int(perf_counter() - began)
+    print(f"{view}: {response.content.decode()} Answered after {seconds} s.")

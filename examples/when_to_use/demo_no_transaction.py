@@ -2,5 +2,8 @@ from allianceauth.eveonline.models import EveCorporationInfo
 
 from when_to_use.tasks import welcome
 
-EveCorporationInfo.objects.create(corporation_id=98000004, corporation_name="Minmatar Smiths")
+EveCorporationInfo.objects.create(
+    corporation_id=98000004,
+    corporation_name="Minmatar Smiths",
+)
 welcome.delay_on_commit(98000004)

@@ -4,5 +4,8 @@ from django.db import transaction
 from when_to_use.tasks import welcome
 
 with transaction.atomic():
-    EveCorporationInfo.objects.create(corporation_id=98000003, corporation_name="Gallente Traders")
+    EveCorporationInfo.objects.create(
+        corporation_id=98000003,
+        corporation_name="Gallente Traders",
+    )
     welcome.delay_on_commit(98000003)

@@ -4,5 +4,8 @@ from django.db import transaction
 from when_to_use.tasks import welcome
 
 with transaction.atomic():
-    EveCorporationInfo.objects.create(corporation_id=98000002, corporation_name="Caldari Miners")
+    EveCorporationInfo.objects.create(
+        corporation_id=98000002,
+        corporation_name="Caldari Miners",
+    )
     welcome.delay(98000002)
