@@ -49,6 +49,12 @@ The task says hello. {claim}`test_greet_says_hello`
 :pyobject: greet
 ```
 """
+INDEX = """# Index
+
+```{toctree}
+greetings
+```
+"""
 
 
 @dataclass
@@ -75,7 +81,7 @@ class SiteBed:
         self.write("examples/greetings/demo.py", DEMO)
         self.write("examples/greetings/test_greetings.py", TEST)
         self.write("docs/greetings.md", PAGE)
-        self.write("docs/index.md", "# Index\n\n```{toctree}\ngreetings\n```\n")
+        self.write("docs/index.md", INDEX)
         self.prove()
 
     def write(self, name: str, text: str) -> None:

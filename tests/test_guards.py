@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.site_bed import DEMO, PAGE, SiteBed
+from tests.site_bed import DEMO, INDEX, PAGE, TASKS, SiteBed
 
 
 @pytest.fixture
@@ -74,6 +74,18 @@ def test_an_unproven_claim_stops_the_build_though_no_page_has_changed(site: Site
     (site.folder / "build" / "html" / "greetings.html").unlink()
     site.prove(outcome="failed")
     stopped(site, {7: "test_greet_says_hello is not proven: its test failed"}, "nox -s examples -- greetings")
+
+
+def test_what_a_stopped_build_had_read_is_written_by_the_next(site: SiteBed) -> None:
+    assert site.build().code == 0
+    site.write("examples/greetings/tasks.py", TASKS.replace("Hello %s", "Good day, %s"))
+    site.prove()
+    site.write("docs/index.md", INDEX + "\n```sh\nls\n```\n")
+    assert "typed into the page" in site.build().told
+    site.write("docs/index.md", INDEX)
+    built = site.build()
+    assert built.code == 0, built.told
+    assert "Good day" in site.text()
 
 
 def test_whatever_a_page_names_that_is_not_there_stops_the_build(site: SiteBed) -> None:

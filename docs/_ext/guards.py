@@ -5,6 +5,7 @@ into the page.
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -27,14 +28,29 @@ def setup(app: Sphinx) -> dict[str, bool]:
     if not app.tags.has("live"):
         app.connect("env-check-consistency", check)
     app.connect("env-updated", outdated)
+    app.connect("build-finished", written)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
 def outdated(app: Sphinx, env: BuildEnvironment) -> list[str]:
-    """Write the pages anew, without executing them, when the evidence has changed."""
-    digest = Evidence().digest()
-    before, env.written_from = getattr(env, "written_from", ""), digest  # type: ignore[attr-defined]
-    return [] if before == digest else sorted(env.found_docs)
+    """Write all pages anew, without executing them, when the evidence has changed or the last build did not end well.
+
+    Sphinx keeps what it has read also when a build is stopped, and would not write it the next time.
+    """
+    mark = _mark(app)
+    before = mark.read_text() if mark.exists() else ""
+    mark.unlink(missing_ok=True)
+    return [] if before == Evidence().digest() else sorted(env.found_docs)
+
+
+def written(app: Sphinx, exception: Exception | None) -> None:
+    """Note which evidence the pages were written from."""
+    if exception is None:
+        _mark(app).write_text(Evidence().digest())
+
+
+def _mark(app: Sphinx) -> Path:
+    return Path(app.doctreedir) / "written"
 
 
 def check(app: Sphinx, env: BuildEnvironment) -> None:
