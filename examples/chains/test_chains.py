@@ -308,8 +308,8 @@ def test_get_ready_and_state_raise(lab, capsys):
 @pytest.mark.broken_by(
     r"98000003: priority 7",
     file="demo_options.py",
-    old="links = [show_options.si(corporation_id) for",
-    new="links = [show_options.si(corporation_id).set(priority=7) for",
+    old="links = [show_options.si(number) for",
+    new="links = [show_options.si(number).set(priority=7) for",
 )
 def test_priority_and_countdown_of_a_chain_are_for_its_first_link(lab):
     """`priority` and `countdown` given to a chain are for its first link only; the others have priority 5, no delay."""

@@ -394,7 +394,7 @@ def test_a_user_who_is_deleted_meanwhile_stops_the_task_before_its_work(lab):
     r"told \[\('danger', .*\('danger', ", file="tasks.py", old="def on_failure(", new="def on_retry("
 )
 @pytest.mark.broken_by(
-    r"failed after \[\]", file="tasks.py", old="autoretry_for=(EveCorporationInfo.DoesNotExist,), ", new=""
+    r"failed after \[\]", file="tasks.py", old="    autoretry_for=(EveCorporationInfo.DoesNotExist,),\n", new=""
 )
 def test_on_failure_tells_the_user_once_after_the_last_retry(lab):
     """A task that retries twice and tells the user in `on_failure` tells once, after the last attempt has failed."""
