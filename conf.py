@@ -6,12 +6,14 @@
 import hashlib
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
 from lab import kernelspec  # noqa: E402
+from lab.guard import Guard  # noqa: E402
 from lab.paths import BUILD  # noqa: E402
 
 # jsonschema, which comes with jupyter-sphinx, compiles a grammar of URIs for two seconds if it finds this one.
@@ -47,6 +49,9 @@ myst_heading_anchors = 3
 _kernelspecs = BUILD / "kernelspecs"
 kernelspec.write(_kernelspecs)
 os.environ["JUPYTER_PATH"] = os.pathsep.join([str(_kernelspecs), os.environ.get("JUPYTER_PATH", "")]).rstrip(os.pathsep)
+# Nothing of the user's own Jupyter is written; the guard removes the folder when the build has ended.
+os.environ["JUPYTER_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="celery-faq-")
+Guard(Path(os.environ["JUPYTER_RUNTIME_DIR"]))
 # Kernels end when the build does, however that ends.
 os.environ.setdefault("LAB_PARENT", str(os.getpid()))
 jupyter_execute_default_kernel = kernelspec.NAME
@@ -54,6 +59,7 @@ jupyter_execute_default_kernel = kernelspec.NAME
 jupyter_execute_kwargs = {
     "timeout": 90,
     "startup_timeout": 120,
+    "kernel_manager_class": "lab.sockets.Manager",
     "allow_errors": True,
     "coalesce_streams": True,
     "store_widget_state": False,

@@ -82,14 +82,14 @@ def _end(folder: Path) -> None:
         # A group outlives its leader where children were left behind; a number taken by another is not ours.
         if _started(int(pid)) in ("", mark):
             groups.append(int(pid))
-    for sig, patience in ((signal.SIGTERM, _GRACE), (signal.SIGKILL, _GRACE)):
-        for group in groups:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(group, sig)
-        until = time.monotonic() + patience
-        while groups and time.monotonic() < until:
-            groups = [group for group in groups if _group_alive(group)]
-            time.sleep(0.05)
+    # What is still there when the run is gone has nothing left to save.
+    for group in groups:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(group, signal.SIGKILL)
+    until = time.monotonic() + _GRACE
+    while groups and time.monotonic() < until:
+        groups = [group for group in groups if _group_alive(group)]
+        time.sleep(0.05)
 
 
 def _group_alive(group: int) -> bool:

@@ -135,6 +135,8 @@ def serve(kernel_class: Callable[[run.Run, Stages], type[Any]], ready: Callable[
         app.start()
         return 0
     finally:
+        for process in stages.current.processes if stages.current else []:
+            process.kill()
         stages.close()
         standing.close()
 

@@ -17,20 +17,29 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.serverapp import ServerApp
 from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager
-from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
-from tornado.web import StaticFileHandler, authenticated, url
+from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager, ServerKernelManager
+from tornado.web import HTTPError, StaticFileHandler, authenticated, url
 from traitlets.config import Config
 
 from lab.errors import LabError
 from lab.guard import Guard
 from lab.kernel import NAME
 from lab.paths import BUILD, ROOT
+from lab.processes import lives, wait_until
+from lab.sockets import Sockets
 
 PAGES = BUILD / "live"
-_IDLE = 20 * 60
+# A kernel that died or did not answer within so many seconds is replaced by another, so many times.
+_ANSWERS = 40.0
+_TRIES = 3
+# A kernel that was handed out is ended where no page has connected to it after so many seconds.
+_UNCLAIMED = 10.0
+# So long the server's end waits for what its kernels have started.
+_LINGER = 5.0
 # So long after a page took the spare kernel the next is started: the page's own comes first.
 _LATER = 3.0
 
@@ -76,36 +85,91 @@ class Page(JupyterHandler, StaticFileHandler):  # type: ignore[misc]
         self.set_header("Cache-Control", "no-cache")
 
 
+class Kernel(Sockets, ServerKernelManager):  # type: ignore[misc]
+    """What jupyter-server holds of a kernel."""
+
+
 class Kernels(AsyncMappingKernelManager):  # type: ignore[misc]
-    """Kernels with one always started ahead, so that a page's first Run does not wait for Alliance Auth."""
+    """A kernel for each page; one is always started ahead, so that a first Run does not wait for Alliance Auth."""
 
-    spare: str | None = None
-    _filling: asyncio.Task[None] | None = None
+    _spare: asyncio.Task[str] | None = None
     _later: asyncio.TimerHandle | None = None
+    _ending: set[asyncio.Task[None]]
 
-    async def start_kernel(self, **kwargs: Any) -> str:
+    def __init__(self, **kwargs: Any) -> None:
+        """Hold no kernel yet."""
+        super().__init__(**kwargs)
+        self._ending = set()
+
+    async def start_kernel(self, **_kwargs: Any) -> str:
         """Hand out the spare kernel if it lives, else a new one; start the next spare a little later."""
         if self._later:
             self._later.cancel()
-        if self._filling:
-            await self._filling
-        spare, self.spare = self.spare, None
-        if spare is None or spare not in self or not await self.is_alive(spare):
-            spare = await super().start_kernel(**kwargs)
-        self._later = asyncio.get_running_loop().call_later(_LATER, self.refill)
-        return spare
+        if self._spare is None or _failed(self._spare):
+            self.refill()
+        assert self._spare
+        taken, self._spare = self._spare, None
+        kernel = await taken
+        if kernel not in self or not await self.is_alive(kernel):
+            kernel = await self._start()
+        loop = asyncio.get_running_loop()
+        self._later = loop.call_later(_LATER, self.refill)
+        # The page may have been left meanwhile.
+        loop.call_later(_UNCLAIMED, self._end_if_left, kernel)
+        return kernel
 
     def refill(self) -> None:
         """Start the next spare in the background."""
-        self._filling = asyncio.ensure_future(self._fill())
+        self._spare = asyncio.create_task(self._start())
+        # What becomes of it is told to the page that takes it.
+        self._spare.add_done_callback(_failed)
 
-    async def _fill(self) -> None:
-        self.spare = await super().start_kernel(kernel_name=NAME)
+    async def _start(self) -> str:
+        """Start kernels until one answers, and return its id."""
+        for _ in range(_TRIES):
+            kernel: str = await super().start_kernel(kernel_name=NAME)
+            client = self.get_kernel(kernel).client()
+            client.start_channels()
+            try:
+                await client.wait_for_ready(timeout=_ANSWERS)
+                return kernel
+            except RuntimeError:
+                await self._end(kernel)
+            finally:
+                client.stop_channels()
+        raise HTTPError(503, "no kernel starts; the terminal with nox -s live shows why")
 
-    async def cull_kernel_if_idle(self, kernel_id: str) -> None:
-        """End an idle kernel, but not the spare."""
-        if kernel_id != self.spare:
-            await super().cull_kernel_if_idle(kernel_id)
+    def notify_disconnect(self, kernel_id: str) -> None:
+        """End the kernel of a page that was left; none ever comes back to its kernel."""
+        super().notify_disconnect(kernel_id)
+        self._end_if_left(kernel_id)
+
+    def _end_if_left(self, kernel: str) -> None:
+        if not self._kernel_connections.get(kernel):
+            ending = asyncio.create_task(self._end(kernel))
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
+
+    async def _end(self, kernel: str) -> None:
+        if kernel in self:
+            # It may be busy for ever, and has nothing to save; its guard ends what it has started.
+            await self.shutdown_kernel(kernel, now=True)
+
+    async def shutdown_all(self, now: bool = True) -> None:
+        """End every kernel at once, and start no more."""
+        if self._later:
+            self._later.cancel()
+        if self._spare:
+            self._spare.cancel()
+        behind = [process for child in psutil.Process().children() for process in child.children(recursive=True)]
+        await super().shutdown_all(now=now)
+        # Among them is each kernel's guard, which ends last.
+        with contextlib.suppress(TimeoutError):
+            wait_until(lambda: not any(map(lives, behind)), _LINGER, "the end of all that kernels had started")
+
+
+def _failed(start: asyncio.Task[str]) -> bool:
+    return start.done() and (start.cancelled() or start.exception() is not None)
 
 
 class _NoFiles(AsyncLargeFileManager):  # type: ignore[misc]
@@ -143,7 +207,7 @@ def main(argv: list[str]) -> int:
     folder = Path(tempfile.mkdtemp(prefix="celery-faq-"))
     guard = Guard(folder)
     try:
-        known.port = _check(known.ip, known.port, known.let_others_in)
+        _check(known.ip, known.port, known.let_others_in)
         began = time.monotonic()
         _say(began, "Building the pages (no block is run for this; your own Run does that)")
         _build()
@@ -160,7 +224,7 @@ def main(argv: list[str]) -> int:
 
 
 def _check(ip: str, port: int, others: bool) -> int:
-    """Return the port that the server can have; `LabError` where address or port can't be had."""
+    """Return the port that the server can have now; `LabError` where address or port can't be had."""
     try:
         address = ipaddress.ip_address(ip)
     except ValueError:
@@ -212,11 +276,13 @@ def _serve(known: argparse.Namespace, folder: Path, began: float) -> None:
     os.environ["IPYTHONDIR"] = str(folder / "ipython")
     root = folder / "nothing"
     root.mkdir()
+    # A free one is looked for now, not before the pages were built: nobody else is to take it meanwhile.
+    port = _check(known.ip, known.port, known.let_others_in)
     server = Live(
         # A page whose kernel died takes the spare one; a restarted kernel would have no page.
         config=Config({"KernelRestarter": {"restart_limit": 0}}),
         ip=known.ip,
-        port=known.port,
+        port=port,
         port_retries=0,
         root_dir=str(root),
         open_browser=not known.no_browser,
@@ -238,9 +304,9 @@ def _serve(known: argparse.Namespace, folder: Path, began: float) -> None:
     kernels = server.kernel_manager
     assert isinstance(kernels, Kernels)
     kernels.default_kernel_name = NAME
-    kernels.cull_idle_timeout = _IDLE
-    kernels.cull_interval = 60
-    kernels.cull_connected = False
+    kernels.kernel_manager_class = "lab.live.Kernel"
+    # Nothing is kept for a page that was left.
+    kernels.buffer_offline_messages = False
     with contextlib.suppress(ValueError):
         signal.signal(signal.SIGINT, lambda *_: server.stop(from_signal=True))
         signal.signal(signal.SIGTERM, lambda *_: server.stop(from_signal=True))

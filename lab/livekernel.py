@@ -24,6 +24,7 @@ from lab import figure, project, run, worker_log
 from lab.events import ENDS, TaskRun
 from lab.kernel import NAME, Session, serve
 from lab.nursery import Nursery
+from lab.processes import lives
 from lab.stage import Stage, Stages, StageSpec, queue_keys
 
 LOG = "application/vnd.celery-faq.log+json"
@@ -59,9 +60,7 @@ class Live(Session):
 
     def worker_alive(self) -> bool:
         """Whether the worker runs."""
-        with contextlib.suppress(psutil.NoSuchProcess):
-            return bool(self.worker.status() != psutil.STATUS_ZOMBIE)
-        return False
+        return lives(self.worker)
 
     def define(self, module: str, source: str) -> None:
         """Replace tasks of `module` by those in `source`, here and in the worker."""

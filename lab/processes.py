@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import coverage
+import psutil
 
 from lab.guard import Guard
 from lab.paths import EXAMPLES
@@ -133,6 +134,13 @@ def _entry(argv: list[str]) -> Callable[[], object]:
     from django.core.management import execute_from_command_line
 
     return lambda: execute_from_command_line(argv)
+
+
+def lives(process: psutil.Process) -> bool:
+    """Return whether `process` is there and more than a zombie."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 def wait_until(condition: Callable[[], object], timeout: float, what: str) -> None:

@@ -1,11 +1,12 @@
 """A stage: one database of the broker with the workers, beat and web server that a claim needs."""
 
+import re
 import signal
-import socket
 import time
 from dataclasses import dataclass, field
 
 import redis
+import requests
 
 from lab import broker, processes, project
 from lab.events import Recorder
@@ -13,6 +14,7 @@ from lab.run import Run
 
 READY = 20.0
 _LINGER = 4.0
+_SERVES = re.compile(r"Starting development server at (http://127\.0\.0\.1:\d+)/")
 
 
 @dataclass(frozen=True)
@@ -158,12 +160,8 @@ class Stages:
         return process
 
     def _add_web(self, stage: Stage) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        argv = ["manage.py", "runserver", "--noreload", f"127.0.0.1:{port}"]
+        argv = ["manage.py", "runserver", "--noreload", "127.0.0.1:0"]
         stage.extras.append(processes.Process("web", self._name("web"), argv, self.run.folder, self.run.guard))
-        stage.web_url = f"http://127.0.0.1:{port}"
 
     def add_beat(self, stage: Stage) -> processes.Process:
         """Start beat on `stage`, with the command line of supervisor.conf."""
@@ -175,16 +173,14 @@ class Stages:
     def _answer(self, stage: Stage) -> None:
         for worker in stage.workers:
             self.wait_for(worker)
-        if stage.web_url:
-            import requests
-
-            def serves() -> bool:
-                try:
-                    return requests.get(f"{stage.web_url}/static/none", timeout=5).status_code == 404
-                except requests.ConnectionError:
-                    return False
-
-            processes.wait_until(lambda: serves() or not all(p.alive for p in stage.extras), READY, "the web server")
+        if stage.spec.web:
+            web = stage.extras[0]
+            processes.wait_until(lambda: _SERVES.search(web.output()) or not web.alive, READY, "the web server")
+            found = _SERVES.search(web.output())
+            assert found, f"{web.name} ended with {web.exitcode}:\n{web.output()[-2000:]}"
+            stage.web_url = found[1]
+            # What it imports for its first answer is no part of a claim's response time.
+            requests.get(f"{stage.web_url}/static/none", timeout=READY)
 
     def wait_for(self, worker: processes.Process) -> None:
         """Wait until `worker` answers a ping."""

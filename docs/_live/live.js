@@ -9,7 +9,6 @@ const BROKER = "application/vnd.celery-faq.broker+json";
 // Definitions of tasks and scripts of calls; what else an app has (views, models, settings) is there to be read.
 const RUNNABLE = /\/(tasks|demo\w*)\.py$/;
 const HINT_ID = "live-editor-hint";
-// The live server does the same to a kernel that no page is connected to.
 const IDLE_MINUTES = 20;
 
 const make = (tag, attributes = {}, ...children) => {
@@ -42,7 +41,7 @@ class Kernel {
   async ask(path, method) {
     const headers = { "X-XSRFToken": cookie("_xsrf") ?? "" };
     const answer = await fetch(`/api/kernels${path}`, { method, headers, credentials: "same-origin" });
-    if (!answer.ok) throw new Error(`the live server answers ${answer.status}`);
+    if (!answer.ok) throw new Error(`The live server answers ${answer.status}: ${(await answer.json()).message}`);
     return answer.status === 204 ? null : answer.json();
   }
 
@@ -77,7 +76,7 @@ class Kernel {
     clearTimeout(this.resting);
     this.resting = setTimeout(() => {
       if (!this.id || this.waiting.size) return;
-      this.end();
+      this.drop();
       this.tell("rested");
     }, IDLE_MINUTES * 60_000);
   }
@@ -94,16 +93,14 @@ class Kernel {
     this.tell("gone");
   }
 
-  // Lets go of the kernel and returns its id.
+  // Lets go of the kernel; the server ends it when nobody is connected any more.
   drop() {
-    const old = this.id;
     this.starting = null;
     this.id = null;
     this.broker = {};
     if (this.socket) this.socket.onclose = null;
     this.socket?.close();
     this.fail("The kernel has ended. Run starts a new one.");
-    return old;
   }
 
   fail(text) {
@@ -150,19 +147,12 @@ class Kernel {
 
   // A kernel without its broker is of no use: Run takes another, with its own.
   renew() {
-    if (this.broker.broker === "gone") this.end();
-  }
-
-  end() {
-    this.ask(`/${this.drop()}`, "DELETE").catch(() => {});
+    if (this.broker.broker === "gone") this.drop();
   }
 
   leave() {
     this.state = "left";
-    if (!this.id) return;
-    const headers = { "X-XSRFToken": cookie("_xsrf") ?? "" };
-    fetch(`/api/kernels/${this.id}`, { method: "DELETE", headers, keepalive: true, credentials: "same-origin" });
-    this.id = null;
+    this.drop();
   }
 }
 

@@ -16,6 +16,7 @@ class Reader:
 
     def __init__(self, browser: Browser, live: Server, chapter: str, **screen: Any) -> None:
         """Come in with the token and wait for the page's kernel; `screen` as Playwright's `new_context` takes it."""
+        self.live = live
         self.context = browser.new_context(**screen)
         self.page: Page = self.context.new_page()
         self.wrong: list[str] = []
@@ -28,7 +29,10 @@ class Reader:
 
     def state(self, text: str, timeout: int = START) -> None:
         """Wait until the panel says `text`."""
-        expect(self.page.locator(".live-state")).to_contain_text(text, timeout=timeout)
+        try:
+            expect(self.page.locator(".live-state")).to_contain_text(text, timeout=timeout)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\nThe live server's log:\n{self.live.log.read_text()}") from None
 
     def block(self, file: str, part: str = "") -> "Block":
         """Return the first block of a file, or of a part of it."""

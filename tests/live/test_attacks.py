@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 import requests
 from tornado.httpclient import HTTPClientError, HTTPRequest
@@ -80,7 +81,6 @@ def test_another_origin_can_not_open_a_websocket_with_the_victims_cookies(live: 
     with ThreadPoolExecutor() as thread:
         assert thread.submit(lambda: asyncio.run(knock(Origin="http://evil.example"))).result() == 403
         assert thread.submit(lambda: asyncio.run(knock(Origin=live.address.rstrip("/")))).result() == 101
-    victim.delete(f"{_kernels(live)}/{kernel}", headers=_proof(victim), timeout=20)
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example"])
@@ -99,6 +99,22 @@ def test_a_path_does_not_leave_the_site(live: Server, path: str) -> None:
     assert answer.status_code in (302, 403, 404)
     assert "root:" not in answer.text
     assert "Alliance Auth, proven" not in answer.text
+
+
+def test_a_kernel_is_reached_through_sockets_in_a_folder_of_this_user_alone(live: Server) -> None:
+    victim = live.reader()
+    victim.get(live.address + "index.html", timeout=10)
+    victim.post(_kernels(live), headers=_proof(victim), timeout=60).raise_for_status()
+    (folder,) = live.log.parent.glob("celery-faq-*")
+    assert folder.stat().st_mode & 0o077 == 0
+    # Shell, events, input, heartbeat, control.
+    assert len([path for path in (folder / "jupyter").iterdir() if path.is_socket()]) >= 5
+
+
+def test_nothing_listens_but_on_loopback(live: Server) -> None:
+    family = [live.process.pid, *(child.pid for child in psutil.Process(live.process.pid).children(recursive=True))]
+    listening = [line for line in psutil.net_connections("inet") if line.status == psutil.CONN_LISTEN]
+    assert {line.laddr.ip for line in listening if line.pid in family} == {"127.0.0.1"}
 
 
 def test_other_services_of_jupyter_are_not_there(live: Server) -> None:

@@ -1,15 +1,17 @@
 """What a reader does on a live page, in a headless Chromium."""
 
+import contextlib
 import os
 import signal
+from pathlib import Path
 
 import psutil
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Error, expect
 
 from tests.bed import until
 from tests.live.reader import DONE, SECONDS, Reader, pids
-from tests.live.server import Server
+from tests.live.server import Server, start
 
 
 def test_a_call_runs_as_it_stands_and_draws_its_timeline(chains: Reader) -> None:
@@ -83,12 +85,45 @@ def test_two_tabs_do_not_see_each_others_tasks(chains: Reader, browser: Browser,
     other.context.close()
 
 
-def test_leaving_the_page_frees_everything(browser: Browser, live: Server) -> None:
+@pytest.mark.parametrize("leave", ["another page", "close the tab", "the tab crashes"])
+def test_leaving_the_page_frees_everything(browser: Browser, live: Server, leave: str) -> None:
     reader = Reader(browser, live, "chains")
     behind = pids(reader.block("chains/demo.py"))
-    reader.page.goto(f"{live.address}index.html")
+    if leave == "another page":
+        reader.page.goto(f"{live.address}index.html")
+    elif leave == "close the tab":
+        reader.page.close()
+    else:
+        with contextlib.suppress(Error):
+            reader.page.goto("chrome://crash")
     until(lambda: not any(psutil.pid_exists(pid) for pid in behind.values()), 15, "the end of the page's processes")
     reader.context.close()
+
+
+def test_a_kernel_whose_page_never_came_is_ended(live: Server) -> None:
+    reader = live.reader()
+    reader.get(live.address, timeout=10)
+    kernels = f"{live.address}api/kernels"
+    kernel = reader.post(kernels, headers={"X-XSRFToken": str(reader.cookies["_xsrf"])}, timeout=60).json()["id"]
+    assert reader.get(f"{kernels}/{kernel}", timeout=10).status_code == 200
+    until(lambda: reader.get(f"{kernels}/{kernel}", timeout=10).status_code == 404, 20, "the end of the kernel")
+
+
+def test_a_kernel_that_dies_while_it_starts_is_replaced_without_a_word(browser: Browser, tmp_path: Path) -> None:
+    server = start(tmp_path)
+    starting = psutil.Process(server.process.pid)
+
+    def kernels() -> list[psutil.Process]:
+        return [child for child in starting.children() if "lab.livekernel" in child.cmdline()]
+
+    until(kernels, 10, "the start of the first kernel")
+    for kernel in kernels():
+        kernel.kill()
+    reader = Reader(browser, server, "chains")
+    assert "98000006" in reader.block("chains/demo.py").run()
+    assert reader.wrong == []
+    reader.context.close()
+    server.stop()
 
 
 def test_a_tab_where_nothing_runs_for_twenty_minutes_frees_everything_and_run_recovers(chains: Reader) -> None:

@@ -12,6 +12,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from lab.paths import ROOT
+from lab.processes import lives
 from tests.bed import until
 from tests.live.reader import Reader, pids
 from tests.live.server import Server, start
@@ -45,16 +46,9 @@ def test_a_live_server_that_is_ended_leaves_nothing(browser: Browser, tmp_path: 
     behind += psutil.Process(server.process.pid).children(recursive=True)
     os.kill(server.process.pid, sign)
     server.process.wait(10)
-    until(lambda: not any(_runs(process) for process in behind), 10, "the end of every process")
+    until(lambda: not any(lives(process) for process in behind), 10, "the end of every process")
     until(lambda: not list(tmp_path.glob("celery-faq-*")), 2, "the removal of every folder")
     reader.context.close()
-
-
-def _runs(process: psutil.Process) -> bool:
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
 
 
 def test_two_live_servers_of_one_machine_do_not_see_each_others_tasks(

@@ -1,0 +1,30 @@
+"""How Jupyter speaks to a kernel: through sockets in its runtime folder.
+
+Jupyter's own way is to look for free ports and to name them to the kernel, which listens on them when it is ready:
+seconds later, when another program may have them.
+"""
+
+import os
+import secrets
+from pathlib import Path
+
+from jupyter_client.connect import ConnectionFileMixin
+from jupyter_client.manager import AsyncKernelManager
+from traitlets import default
+
+
+class Sockets(ConnectionFileMixin):  # type: ignore[misc]
+    """What a kernel's manager needs to use sockets."""
+
+    @default("transport")
+    def _sockets(self) -> str:
+        return "ipc"
+
+    @default("ip")
+    def _path(self) -> str:
+        # Short: a system takes about a hundred characters.
+        return str(Path(os.environ["JUPYTER_RUNTIME_DIR"]) / secrets.token_hex(4))
+
+
+class Manager(Sockets, AsyncKernelManager):  # type: ignore[misc]
+    """Starts the kernel of a page that is built."""
