@@ -272,7 +272,9 @@ def _serve(known: argparse.Namespace, folder: Path, began: float) -> None:
     for name in ("CONFIG_DIR", "DATA_DIR", "RUNTIME_DIR"):
         os.environ[f"JUPYTER_{name}"] = str(folder / "jupyter")
     os.environ["JUPYTER_PATH"] = str(folder / "jupyter")
+    # For this a process of Jupyter makes a folder that it never removes; this one makes it in ours.
     os.environ["JUPYTER_NO_CONFIG"] = "1"
+    tempfile.tempdir = str(folder)
     os.environ["IPYTHONDIR"] = str(folder / "ipython")
     root = folder / "nothing"
     root.mkdir()
@@ -299,6 +301,7 @@ def _serve(known: argparse.Namespace, folder: Path, began: float) -> None:
         local_hostnames=["127.0.0.1", "localhost"],
     )
     server.initialize(argv=[], find_extensions=False)
+    del os.environ["JUPYTER_NO_CONFIG"]
     # Its own greeting, with an address in a file, would hide ours.
     server.log.setLevel(logging.CRITICAL + 1)
     kernels = server.kernel_manager

@@ -10,9 +10,9 @@ from tests.live.server import Server, start
 
 
 @pytest.fixture(scope="session")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def live() -> Iterator[Server]:
     """Start one live server for all tests that don't end it."""
-    server = start(tmp_path_factory.mktemp("live"))
+    server = start()
     yield server
     server.stop()
 

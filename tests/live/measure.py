@@ -3,9 +3,7 @@
 import gzip
 import statistics
 import sys
-import tempfile
 import time
-from pathlib import Path
 
 from playwright.sync_api import expect, sync_playwright
 
@@ -36,10 +34,10 @@ def _click(call: Block) -> float:
 
 def main() -> int:
     """Print the medians of ten first Runs, each of a new page, and of ten more on the last of these pages."""
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+    with sync_playwright() as playwright:
         browser = launch(playwright)
         began = time.monotonic()
-        server = start(Path(folder))
+        server = start()
         first, warm = [], []
         for number in range(_TIMES):
             reader = Reader(browser, server, "first_task")

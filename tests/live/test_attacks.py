@@ -5,7 +5,6 @@ import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
@@ -105,10 +104,10 @@ def test_a_kernel_is_reached_through_sockets_in_a_folder_of_this_user_alone(live
     victim = live.reader()
     victim.get(live.address + "index.html", timeout=10)
     victim.post(_kernels(live), headers=_proof(victim), timeout=60).raise_for_status()
-    (folder,) = live.log.parent.glob("celery-faq-*")
-    assert folder.stat().st_mode & 0o077 == 0
+    (runtime,) = live.tmp.glob("celery-faq-*/jupyter")
+    assert runtime.parent.stat().st_mode & 0o077 == 0
     # Shell, events, input, heartbeat, control.
-    assert len([path for path in (folder / "jupyter").iterdir() if path.is_socket()]) >= 5
+    assert len([path for path in runtime.iterdir() if path.is_socket()]) >= 5
 
 
 def test_nothing_listens_but_on_loopback(live: Server) -> None:
@@ -123,13 +122,13 @@ def test_other_services_of_jupyter_are_not_there(live: Server) -> None:
         assert reader.get(live.address + path, timeout=10).status_code == 404, path
 
 
-def test_a_cookie_from_an_earlier_start_is_worthless(tmp_path: Path) -> None:
-    first = start(tmp_path / "first")
+def test_a_cookie_from_an_earlier_start_is_worthless() -> None:
+    first = start()
     port = str(urlsplit(first.address).port)
     old = first.reader()
     assert old.get(first.address + "index.html", timeout=10, allow_redirects=False).status_code == 200
     first.stop()
-    second = start(tmp_path / "second", "--port", port)
+    second = start("--port", port)
     try:
         answer = old.get(second.address + "index.html", timeout=10, allow_redirects=False)
         assert answer.status_code == 302

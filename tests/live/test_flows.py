@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-from pathlib import Path
 
 import psutil
 import pytest
@@ -109,8 +108,8 @@ def test_a_kernel_whose_page_never_came_is_ended(live: Server) -> None:
     until(lambda: reader.get(f"{kernels}/{kernel}", timeout=10).status_code == 404, 20, "the end of the kernel")
 
 
-def test_a_kernel_that_dies_while_it_starts_is_replaced_without_a_word(browser: Browser, tmp_path: Path) -> None:
-    server = start(tmp_path)
+def test_a_kernel_that_dies_while_it_starts_is_replaced_without_a_word(browser: Browser) -> None:
+    server = start()
     starting = psutil.Process(server.process.pid)
 
     def kernels() -> list[psutil.Process]:
