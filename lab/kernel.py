@@ -135,6 +135,7 @@ def serve(kernel_class: Callable[[run.Run, Stages], type[Any]], ready: Callable[
         app.start()
         return 0
     finally:
+        # A worker would spend a second on an orderly end that nobody needs.
         for process in stages.current.processes if stages.current else []:
             process.kill()
         stages.close()

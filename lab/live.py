@@ -161,7 +161,8 @@ class Kernels(AsyncMappingKernelManager):  # type: ignore[misc]
             self._later.cancel()
         if self._spare:
             self._spare.cancel()
-        behind = [process for child in psutil.Process().children() for process in child.children(recursive=True)]
+        me = psutil.Process()
+        behind = set(me.children(recursive=True)) - set(me.children())
         await super().shutdown_all(now=now)
         # Among them is each kernel's guard, which ends last.
         with contextlib.suppress(TimeoutError):

@@ -40,7 +40,9 @@ class Kernel {
 
   async ask(path, method) {
     const headers = { "X-XSRFToken": cookie("_xsrf") ?? "" };
-    const answer = await fetch(`/api/kernels${path}`, { method, headers, credentials: "same-origin" });
+    const answer = await fetch(`/api/kernels${path}`, { method, headers, credentials: "same-origin" }).catch(() => {
+      throw new Error("The live server has ended. Start it again with nox -s live, and open the address that it prints.");
+    });
     if (!answer.ok) throw new Error(`The live server answers ${answer.status}: ${(await answer.json()).message}`);
     return answer.status === 204 ? null : answer.json();
   }
@@ -62,7 +64,7 @@ class Kernel {
       const scheme = location.protocol === "https:" ? "wss" : "ws";
       this.socket = new WebSocket(`${scheme}://${location.host}/api/kernels/${this.id}/channels?session_id=${this.session}`);
       this.socket.onopen = resolve;
-      this.socket.onerror = () => reject(new Error("the live server does not answer"));
+      this.socket.onerror = () => reject(new Error("The live server did not let this page to its kernel. Run tries again."));
       this.socket.onmessage = (event) => this.take(JSON.parse(event.data));
       this.socket.onclose = () => this.lost();
     });

@@ -48,6 +48,9 @@ def test_a_live_server_that_is_ended_leaves_nothing(browser: Browser, sign: sign
     server.process.wait(10)
     until(lambda: not any(lives(process) for process in behind), 10, "the end of every process")
     server.gone()
+    call = reader.block("chains/demo.py")
+    call.click("reset")
+    call.run("Start it again with nox -s live")
     reader.context.close()
 
 
