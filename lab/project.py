@@ -87,7 +87,8 @@ def enter(project: Path, broker_url: str) -> None:
     template().parent.mkdir(exist_ok=True)
     _sqlite_copy(migrated, template())
     reset_database()
-    # Half a second each, which every process that is forked from here on would spend anew.
+    # Some time or ten megabytes each, which every process that is forked from here on would spend anew.
+    import allianceauth.authentication.views
     import allianceauth.middleware  # noqa: F401
     import celery.bin.celery  # noqa: F401
 
