@@ -338,11 +338,11 @@ def test_a_trickle_holds_one_countdown_at_a_time(lab):
     updates = lab.runs(UPDATE)
     trickle = lab.runs("smoothing.tasks.trickle_corporations")
     started = [round(run.started - updates[0].started, 3) for run in updates]
-    assert [run.args for run in updates] == [f"[{98000001 + number}]" for number in range(4)]
     held = max(sum(other.received <= run.received < other.started for other in trickle) for run in trickle)
     assert held == 1, f"{held} held at a time"
     steps = [later.started - earlier.started for earlier, later in pairwise(trickle)]
     assert all(step >= 0.29 for step in steps), f"started {started}"
+    assert [run.args for run in updates] == [f"[{98000001 + number}]" for number in range(4)]
 
 
 @pytest.mark.waits(0.5)
