@@ -51,6 +51,7 @@ class Kernel {
   ready() {
     this.starting ??= this.start().catch((error) => {
       this.starting = null;
+      this.tell("gone");
       throw error;
     });
     return this.starting;
@@ -320,8 +321,8 @@ class Block {
       } else await this.define(this);
       this.tell(before);
     } catch (error) {
-      this.show("error", `${error.message}\n`);
       this.note.textContent = error.message;
+      this.out.hidden = !this.out.hasChildNodes();
     } finally {
       this.running = false;
       this.buttons.run.disabled = false;
@@ -422,5 +423,6 @@ if (figures.length) {
   addEventListener("pagehide", () => kernel.leave());
   // From the back-forward cache the page comes without its kernel.
   addEventListener("pageshow", (event) => event.persisted && location.reload());
-  kernel.ready().catch(() => kernel.tell("gone"));
+  // The panel tells it.
+  kernel.ready().catch(() => {});
 }

@@ -51,6 +51,7 @@ def test_a_live_server_that_is_ended_leaves_nothing(browser: Browser, sign: sign
     call = reader.block("chains/demo.py")
     call.click("reset")
     call.run("Start it again with nox -s live")
+    reader.state("has ended")
     reader.context.close()
 
 
