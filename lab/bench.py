@@ -165,6 +165,10 @@ class Lab:
             file.seek(self._logs.get(path, 0))
             return file.read()
 
+    def busy(self) -> float:
+        """Return for how many seconds of the claim some worker held a task: it ran, or was not due yet."""
+        return self._recorder.busy()
+
     def record(self, **data: Any) -> None:
         """Keep figures' data with the claim's evidence; JSON values."""
         self.data.update(data)

@@ -124,6 +124,16 @@ class Recorder:
         runs = [run for run in found.values() if name is None or run.name == name]
         return sorted(runs, key=lambda run: (late if run.started is None else run.started, run.sent or 0))
 
+    def busy(self) -> float:
+        """Return the seconds during which at least one task was in a worker's hands, from its receipt to its end."""
+        total, until = 0.0, 0.0
+        spans = [(run.received, run.ended) for run in self.runs() if run.received is not None]
+        last = max((event["timestamp"] - self.began for event in self.events), default=0.0)
+        for received, ended in sorted((max(start, 0.0), last if end is None else end) for start, end in spans):
+            total += max(0.0, ended - max(received, until))
+            until = max(until, ended)
+        return total
+
     def as_record(self) -> list[dict[str, Any]]:
         """Return the events for the evidence: times relative to the claim's start, ids as small numbers."""
         ids: dict[str, int] = {}

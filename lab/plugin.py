@@ -14,7 +14,6 @@ _MARKERS = (
     "workers(*specs): the workers a claim needs, each a dict of lab.stage.WorkerSpec; none given: no worker",
     "web: the claim needs the web server",
     "fresh: the claim's workers are started for it alone",
-    "waits(seconds): how long the claim's own subject takes: a two-second task, a countdown, a rate limit",
     "broken_by(red, file=, old=, new=, conf=): a break of an example's file or of Celery's settings that must turn "
     "the claim red with a message that matches `red`",
 )
@@ -100,21 +99,16 @@ class Claims:
         if report.failed and bench:
             report.sections.append(("processes", bench.logs()))
         if call.when == "call" or (call.when == "setup" and report.failed):
-            marker = item.get_closest_marker("waits")
-            waiting = float(marker.args[0]) if marker else 0.0
-            if report.passed and waiting > call.duration:
-                report.outcome = "failed"
-                report.longrepr = f"declares {waiting} s of waiting but took {call.duration:.2f} s"
-            self._note(item, report, waiting, bench)
+            self._note(item, report, bench)
 
-    def _note(self, item: pytest.Item, report: pytest.TestReport, waiting: float, bench: Lab | None) -> None:
+    def _note(self, item: pytest.Item, report: pytest.TestReport, bench: Lab | None) -> None:
         claim = evidence.Claim(
             test=item.name,
             claim=" ".join((item.function.__doc__ or "").split()),  # type: ignore[attr-defined]
             line=item.location[1] + 1 if item.location[1] is not None else 0,
             outcome=report.outcome,
             seconds=round(report.duration, 3),
-            waiting=waiting,
+            waiting=round(bench.busy(), 3) if bench else 0.0,
             events=bench._recorder.as_record() if bench else [],
             data=bench.data if bench else {},
         )

@@ -48,7 +48,6 @@ def ran(lab, name=None):
     return [f"{run.name.rpartition('.')[2]} {run.state}" for run in lab.runs(name) if run.started is not None]
 
 
-@pytest.mark.waits(1.4)
 @pytest.mark.broken_by(r"starts \[.*0\.0", **AS_A_LOOP)
 @pytest.mark.broken_by(r"in the order", file="tasks.py", old="chain(links)", new="chain(links[::-1])")
 def test_a_chain_runs_its_links_in_order_one_at_a_time(lab):
@@ -61,7 +60,6 @@ def test_a_chain_runs_its_links_in_order_one_at_a_time(lab):
     assert min(between) >= 0.24, f"seconds between starts {between}"
 
 
-@pytest.mark.waits(0.45)
 @pytest.mark.broken_by(
     r"1 at once",
     file="tasks.py",
@@ -76,7 +74,6 @@ def test_a_loop_of_delay_runs_five_at_once(lab):
     assert at_once == 5, f"{at_once} at once"
 
 
-@pytest.mark.waits(0.45)
 @pytest.mark.broken_by(
     r"it took 0\.[5-9]", file="tasks.py", old="    chain(links).delay()", new="    [link() for link in links]"
 )
@@ -89,7 +86,6 @@ def test_a_task_that_starts_a_chain_does_not_wait_for_it(lab):
     lab.finished(CORPORATION, 4)
 
 
-@pytest.mark.waits(0.45)
 @pytest.mark.broken_by(
     r"1 at once",
     file="demo_twice.py",
@@ -219,7 +215,6 @@ def test_a_link_error_that_can_not_take_the_id_hides_the_failure(lab):
     assert [request["id"] for request in active] == [link.id]
 
 
-@pytest.mark.waits(0.45)
 @pytest.mark.broken_by(
     r"1 at once", file="demo_group.py", old="from celery import group", new="from celery import chain as group"
 )
@@ -230,7 +225,6 @@ def test_a_group_runs_its_tasks_side_by_side(lab):
     assert at_once == 5, f"{at_once} at once"
 
 
-@pytest.mark.waits(0.7)
 @pytest.mark.broken_by(r"[345] at once", file="demo_lanes.py", old="chain(links[lane::2])", new="group(links[lane::2])")
 def test_a_group_of_chains_runs_the_chains_side_by_side(lab):
     """A group of two chains works without a result backend: two links run at once, each chain in its own order."""
@@ -239,7 +233,6 @@ def test_a_group_of_chains_runs_the_chains_side_by_side(lab):
     assert at_once == 2, f"{at_once} at once"
 
 
-@pytest.mark.waits(0.24)
 @pytest.mark.broken_by(r"1 at once", file="demo_group_at_the_end.py", old="together = group(", new="together = chain(")
 def test_a_chain_may_end_in_a_group(lab):
     """A chain whose last link is a group works without a result backend: the group starts after the link before it."""
@@ -304,7 +297,6 @@ def test_get_ready_and_state_raise(lab, capsys):
     lab.finished(WALLET, 3)
 
 
-@pytest.mark.waits(0.45)
 @pytest.mark.broken_by(
     r"98000003: priority 7",
     file="demo_options.py",
@@ -364,7 +356,6 @@ def test_a_chain_of_one_runs_its_link(lab):
     assert done == ["update_wallet succeeded"], f"ran {done}"
 
 
-@pytest.mark.waits(0.45)
 @pytest.mark.broken_by(
     r"'update_contracts failed'",
     file="tasks.py",
@@ -393,7 +384,6 @@ def test_starmap_is_one_task_that_stops_at_the_first_error(lab):
     assert lines(lab) == ["Updated the wallet of 98000001"]
 
 
-@pytest.mark.waits(0.48)
 @pytest.mark.broken_by(r"ran \['starmap succeeded'\]", file="demo_chunks.py", old="], 2)", new="], 4)")
 def test_chunks_are_a_group_of_tasks_that_take_several_objects_each(lab):
     """`chunks()` works without a result backend: one task for every so many objects, side by side."""
@@ -437,7 +427,6 @@ def test_each_link_queues_behind_what_waits_already(lab):
     assert told == [f"Updated the wallet of {pk}" for pk in SIX[:4]] + ["All are updated"], f"ran {told}"
 
 
-@pytest.mark.waits(1.4)
 @pytest.mark.fresh
 @pytest.mark.workers({}, {"paused": True})
 @pytest.mark.broken_by(r"waits in \{\}|waits in \{'celery.*': [2-6]\}", **AS_A_LOOP)

@@ -223,7 +223,6 @@ def test_an_entry_that_has_never_run_is_not_due_when_beat_starts(lab, beat):
     assert sent == [title("rest")], f"sent: {sent}"
 
 
-@pytest.mark.waits(0.9)
 @pytest.mark.broken_by("sent 0 times", conf={"beat_cron_starting_deadline": 60})
 def test_beat_makes_up_for_missed_runs_with_a_single_one(lab, beat):
     """When beat was down over several of an entry's times it sends the entry once when it is back."""
@@ -238,7 +237,6 @@ def test_beat_makes_up_for_missed_runs_with_a_single_one(lab, beat):
 
 
 @pytest.mark.workers
-@pytest.mark.waits(0.9)
 @pytest.mark.broken_by(
     "both beats", file="tasks.py", old="@shared_task\ndef remind", new="@shared_task(base=QueueOnce)\ndef remind"
 )
@@ -301,7 +299,6 @@ def overlap(first, second):
     return first.ended is None or first.ended > second.started
 
 
-@pytest.mark.waits(0.9)
 @pytest.mark.broken_by(
     "one after the other",
     file="tasks.py",
@@ -319,7 +316,6 @@ def test_a_run_that_takes_longer_than_its_interval_overlaps_with_the_next(lab, b
 
 
 @pytest.mark.fresh
-@pytest.mark.waits(1.9)
 @pytest.mark.broken_by("overlapped", file="tasks.py", old="@shared_task(base=QueueOnce)", new="@shared_task")
 def test_a_queue_once_task_is_not_sent_again_while_its_last_run_lasts(lab, beat):
     """A task with AA's QueueOnce is not sent again while its last run lasts; beat tries again an interval later."""

@@ -346,7 +346,6 @@ def test_graceful_and_timeout_can_be_given_with_a_call(lab, capsys):
 
 @pytest.mark.broken_by(r"beat has sent it [2-9] times", **UNLOCKED)
 @pytest.mark.workers
-@pytest.mark.waits(0.9)
 def test_beat_asks_for_the_lock_too(lab):
     """Beat asks for the lock as well: a run that falls due while the one before waits or runs is not sent."""
     other = "allianceauth.eveonline.tasks.update_all_factions"
@@ -364,7 +363,6 @@ def test_beat_asks_for_the_lock_too(lab):
 
 @pytest.mark.broken_by(r"while it runs: accepted", **UNLOCKED)
 @pytest.mark.broken_by(r"while it runs: accepted", **UNLOCKS_EARLY)
-@pytest.mark.waits(0.5)
 def test_a_start_while_it_runs_is_rejected_and_one_after_its_success_accepted(lab):
     """While the task runs a second start is rejected; after it has succeeded the next one is accepted."""
     update_corporation.delay(98000001)
@@ -396,7 +394,6 @@ def test_a_start_after_a_failure_is_accepted(lab):
 @pytest.mark.broken_by(
     r"during the retry: accepted", file="tasks.py", old="base=QueueOnce, max_retries=1", new="max_retries=1"
 )
-@pytest.mark.waits(1.0)
 def test_a_retry_keeps_the_lock_and_takes_no_new_one(lab):
     """The lock is kept through a retry and its countdown, with the time it has left: a retry takes no new one."""
     update_wallet.apply_async([98000001], once={"timeout": 600})
@@ -417,7 +414,6 @@ def test_a_retry_keeps_the_lock_and_takes_no_new_one(lab):
 @pytest.mark.broken_by(
     r"while it runs: rejected", file="tasks.py", old='"unlock_before_run": True', new='"unlock_before_run": False'
 )
-@pytest.mark.waits(1.3)
 def test_unlock_before_run_accepts_one_start_while_another_runs(lab):
     """With `unlock_before_run` a start is rejected while another waits, but accepted while that one runs."""
     lab.demo("demo_unlock.py")
@@ -434,7 +430,6 @@ def test_unlock_before_run_accepts_one_start_while_another_runs(lab):
     old='once={"keys": ["corporation_id"], "graceful": True}',
     new='once={"graceful": True}',
 )
-@pytest.mark.waits(0.3)
 def test_keys_chooses_the_arguments_that_make_the_lock(lab, capsys):
     """With `keys` only the arguments named there make the lock: another value of `force` is rejected too."""
     lab.demo("demo_keys.py")
@@ -445,7 +440,6 @@ def test_keys_chooses_the_arguments_that_make_the_lock(lab, capsys):
 
 
 @pytest.mark.broken_by(r"10000043 accepted", file="tasks.py", old='"keys": [], ', new="")
-@pytest.mark.waits(0.3)
 def test_an_empty_list_of_keys_makes_one_lock_for_the_task(lab, capsys):
     """With an empty list of `keys` the task has one lock, whatever its arguments."""
     lab.demo("demo_prices.py")
@@ -470,7 +464,6 @@ def test_a_key_that_is_left_to_its_default_raises_key_error(lab):
 
 @pytest.mark.broken_by(r"with keys: rejected", **ONE_KEY)
 @pytest.mark.broken_by(r"while it runs: accepted", **UNLOCKS_EARLY)
-@pytest.mark.waits(0.3)
 def test_keys_and_unlock_before_run_are_ignored_in_a_call(lab):
     """`keys` and `unlock_before_run` have no effect in `apply_async(once={…})`: they count on the task alone."""
     update_corporation.apply_async([98000001], once={"unlock_before_run": True})
@@ -499,7 +492,6 @@ def test_a_tuple_as_an_argument_leaves_the_lock_behind(lab):
 
 
 @pytest.mark.broken_by(r"of \[98000001\] have run", **as_base("QueueOnce, once={'keys': [], 'graceful': True}"))
-@pytest.mark.waits(0.3)
 def test_starts_with_other_arguments_run_at_the_same_time(lab):
     """Starts with other arguments are not held back: two corporations are updated at the same time."""
     lab.demo("demo_parallel.py")
@@ -512,7 +504,6 @@ def test_starts_with_other_arguments_run_at_the_same_time(lab):
 @pytest.mark.broken_by(
     r"98000002'\] while the first runs", file="demo_links.py", old="import chain", new="import group as chain"
 )
-@pytest.mark.waits(0.6)
 def test_a_links_lock_is_taken_when_the_link_is_sent(lab):
     """In a chain each link's lock is taken when the link before it ends, not when the chain is started."""
     lab.demo("demo_links.py")
@@ -525,7 +516,6 @@ def test_a_links_lock_is_taken_when_the_link_is_sent(lab):
 
 
 @pytest.mark.broken_by(r"ran: .*98000003", **UNLOCKED)
-@pytest.mark.waits(1.3)
 def test_a_rejected_link_ends_the_chain_without_a_word(lab):
     """A link that is rejected ends the chain: the links after it never run, and nothing is logged."""
     lab.demo("demo_chain.py")
@@ -538,7 +528,6 @@ def test_a_rejected_link_ends_the_chain_without_a_word(lab):
 
 @pytest.mark.broken_by(r"it ran 2 times", **UNLOCKED)
 @pytest.mark.broken_by(r"it ran 2 times", **UNLOCKS_EARLY)
-@pytest.mark.waits(0.3)
 def test_a_chain_of_the_same_task_and_arguments_ends_after_the_first_link(lab):
     """A link with the same lock as the one before it is rejected: that one gives its lock back after sending it."""
     lab.demo("demo_same_link.py")
@@ -564,7 +553,6 @@ def test_a_link_that_raises_already_queued_fails_the_link_before_it_and_leaves_i
 
 
 @pytest.mark.broken_by(r"the locks are \[\]", **UNLOCKED)
-@pytest.mark.waits(0.5)
 def test_revoked_and_expired_tasks_leave_their_locks(lab):
     """A task that is revoked or has expired before it ran is thrown away, but its lock stays."""
     result = update_corporation.apply_async([98000001], countdown=0.5)
@@ -581,7 +569,6 @@ def test_revoked_and_expired_tasks_leave_their_locks(lab):
 
 @pytest.mark.broken_by(r"\['accepted', 'accepted'", **UNLOCKED)
 @pytest.mark.workers({"paused": True}, {"paused": True})
-@pytest.mark.waits(0.5)
 def test_with_two_workers_too_a_start_is_rejected_until_the_one_before_has_ended(lab):
     """With two workers too, a start is rejected from the moment another was sent until that one has ended."""
     attempts = []
@@ -613,7 +600,6 @@ def test_with_two_workers_too_a_start_is_rejected_until_the_one_before_has_ended
 
 @pytest.mark.broken_by(r"while the second runs: rejected", **KEPT_LOCK)
 @pytest.mark.workers({"paused": True, "concurrency": 1})
-@pytest.mark.waits(1.3)
 def test_a_task_that_outlives_its_lock_gives_away_the_next_ones(lab):
     """A task that outlives its lock lets a second one in, and at its end removes the lock of that one."""
     update_corporation.apply_async([98000001], once={"timeout": 0.5})
@@ -646,7 +632,6 @@ def test_a_killed_worker_loses_the_task_and_leaves_its_lock(lab):
 
 @pytest.mark.broken_by(r"the locks are \['", **KEPT_LOCK)
 @pytest.mark.fresh
-@pytest.mark.waits(0.2)
 def test_a_worker_stopped_by_supervisor_ends_the_task_and_gives_the_lock_back(lab):
     """A worker that is stopped as supervisor does it finishes the task it runs and gives the lock back."""
     update_corporation.delay(98000001)

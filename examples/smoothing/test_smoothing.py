@@ -292,7 +292,6 @@ def test_ten_equal_slices_leave_out_the_remainder(lab, capsys):
 # ---- countdowns in a worker
 
 
-@pytest.mark.waits(0.75)
 @pytest.mark.broken_by(r"started", file="demo.py", old="seconds=1", new="seconds=0")
 def test_a_scattered_task_never_starts_before_its_time(lab):
     """Of five corporations scattered over one second, none starts before its fifth of the second."""
@@ -305,7 +304,6 @@ def test_a_scattered_task_never_starts_before_its_time(lab):
     assert all(at >= number * 0.2 for number, at in started.items()), f"started {started}"
 
 
-@pytest.mark.waits(1.8)
 @pytest.mark.broken_by(r"at half time", file="tasks.py", old="number * seconds", new="0 * seconds")
 def test_a_scatter_takes_its_time_and_a_loop_does_not(lab):
     """Forty tasks sent in a loop run as fast as the worker can; scattered over two seconds, half wait one second."""
@@ -329,7 +327,6 @@ def test_a_scatter_takes_its_time_and_a_loop_does_not(lab):
     assert early <= 21, f"at half time {early} of 40 had started"
 
 
-@pytest.mark.waits(0.85)
 @pytest.mark.broken_by(r"started|held", file="demo_trickle.py", old="seconds=0.3", new="seconds=0")
 def test_a_trickle_holds_one_countdown_at_a_time(lab):
     """A trickle updates one corporation a step, and the worker never holds more than one countdown of it."""
@@ -345,7 +342,6 @@ def test_a_trickle_holds_one_countdown_at_a_time(lab):
     assert [run.args for run in updates] == [f"[{98000001 + number}]" for number in range(4)]
 
 
-@pytest.mark.waits(0.5)
 @pytest.mark.broken_by(r"ran before the urgent", conf={"worker_eta_task_limit": 20})
 def test_below_the_limit_an_urgent_task_does_not_wait_for_countdowns(lab):
     """While a worker holds 60 countdown tasks, fewer than its limit, an urgent task starts before any of them."""
@@ -363,7 +359,6 @@ def test_below_the_limit_an_urgent_task_does_not_wait_for_countdowns(lab):
 # ---- rate limits of one worker
 
 
-@pytest.mark.waits(0.95)
 @pytest.mark.broken_by(r"steps", file="tasks.py", old='rate_limit="4/s"', new='rate_limit="40/s"')
 @pytest.mark.broken_by(r"steps", conf={"worker_disable_rate_limits": True})
 def test_four_a_second_is_one_every_quarter_second(lab):
@@ -375,7 +370,6 @@ def test_four_a_second_is_one_every_quarter_second(lab):
     assert sum(steps) > 0.85, f"the steps are {steps}"
 
 
-@pytest.mark.waits(2.1)
 @pytest.mark.broken_by(r"had not started", conf={"worker_prefetch_multiplier": 4})
 def test_an_urgent_task_behind_a_limited_backlog_waits_for_the_limit(lab):
     """Behind a limited backlog an urgent unlimited task starts only after the limit has let another task go.
@@ -394,7 +388,6 @@ def test_an_urgent_task_behind_a_limited_backlog_waits_for_the_limit(lab):
     assert between >= 1, f"the next limited task had not started before the urgent one ({between})"
 
 
-@pytest.mark.waits(1.9)
 @pytest.mark.broken_by(r"limited tasks started before", conf={"worker_disable_rate_limits": True})
 @pytest.mark.broken_by(r"limited tasks started before", conf={"worker_prefetch_multiplier": 4})
 def test_a_task_of_the_same_priority_waits_for_the_whole_backlog(lab):
@@ -416,7 +409,6 @@ def test_a_task_of_the_same_priority_waits_for_the_whole_backlog(lab):
 
 
 @pytest.mark.fresh
-@pytest.mark.waits(1.5)
 @pytest.mark.broken_by(r"ran before the urgent", conf={"worker_eta_task_limit": 1000})
 def test_an_urgent_task_waits_until_all_hundred_held_countdowns_have_run(lab):
     """With 100 countdown tasks held a worker fetches nothing: an urgent task starts after all 100 have run.
@@ -446,7 +438,6 @@ def test_an_urgent_task_waits_until_all_hundred_held_countdowns_have_run(lab):
 
 
 @pytest.mark.fresh
-@pytest.mark.waits(0.9)
 @pytest.mark.broken_by(r"ran late", conf={"worker_eta_task_limit": 1000})
 def test_random_countdowns_beyond_the_limit_run_late_and_together(lab):
     """Of 130 countdowns in random order, the 30 that the worker could not hold all run after the 100 that it held."""
@@ -463,7 +454,6 @@ def test_random_countdowns_beyond_the_limit_run_late_and_together(lab):
 
 
 @pytest.mark.fresh
-@pytest.mark.waits(0.3)
 @pytest.mark.broken_by(r"prefetch went", conf={"worker_eta_task_limit": 1000})
 def test_the_prefetch_stays_at_one_after_the_limit_was_reached(lab):
     """After a worker has held 100 countdown tasks, it prefetches one message instead of five until it is restarted."""
@@ -494,7 +484,6 @@ def test_a_worker_that_is_stopped_gives_its_countdowns_back(lab):
 
 @pytest.mark.fresh
 @pytest.mark.workers({}, {})
-@pytest.mark.waits(0.7)
 @pytest.mark.broken_by(r"ran although", conf={"broker_transport_options": IMPATIENT})
 def test_a_killed_worker_keeps_its_countdowns_until_the_visibility_timeout(lab):
     """A countdown task of a worker that is killed is not run by another one, but stays in Redis, in `unacked`."""
@@ -511,7 +500,6 @@ def test_a_killed_worker_keeps_its_countdowns_until_the_visibility_timeout(lab):
 
 @pytest.mark.fresh
 @pytest.mark.workers
-@pytest.mark.waits(2)
 @pytest.mark.broken_by(r"started 1 ", conf={"broker_transport_options": {**PATIENT, "visibility_timeout": 3600}})
 def test_a_countdown_beyond_the_visibility_timeout_runs_more_than_once(lab, monkeypatch):
     """A countdown longer than the visibility timeout is delivered again, and the task runs more than once.
@@ -529,7 +517,6 @@ def test_a_countdown_beyond_the_visibility_timeout_runs_more_than_once(lab, monk
 
 
 @pytest.mark.fresh
-@pytest.mark.waits(1)
 @pytest.mark.broken_by(r"the held ones' steps", conf={"worker_disable_rate_limits": True})
 def test_lifting_a_limit_at_runtime_does_not_release_what_is_held(lab):
     """Limited tasks that a worker holds already keep the old pace when the limit is lifted with remote control.
@@ -550,7 +537,6 @@ def test_lifting_a_limit_at_runtime_does_not_release_what_is_held(lab):
 
 
 @pytest.mark.fresh
-@pytest.mark.waits(0.9)
 @pytest.mark.broken_by(r"the limits are", file="demo_runtime.py", old="60/m", new="4/s")
 def test_a_limit_set_at_runtime_holds_for_the_workers_of_the_moment(lab, capsys):
     """A limit set with remote control holds in the workers that run; one that starts later has the decorator's.
@@ -574,7 +560,6 @@ def test_a_limit_set_at_runtime_holds_for_the_workers_of_the_moment(lab, capsys)
 
 @pytest.mark.fresh
 @pytest.mark.workers({"paused": True}, {"paused": True}, {"paused": True})
-@pytest.mark.waits(6.5)
 @pytest.mark.broken_by(r"took", file="tasks.py", old='rate_limit="4/s"', new='rate_limit="400/s"')
 def test_each_worker_keeps_a_rate_limit_of_its_own(lab):
     """A rate limit counts for each worker: two workers run twice the limit and three three times the limit."""

@@ -184,7 +184,6 @@ def test_only_a_post_with_a_csrf_token_starts_a_task(lab):
     assert told() == [("danger", FAILURE)], "more than the last click started a task"
 
 
-@pytest.mark.waits(0.5)
 @pytest.mark.broken_by(
     r"the next page shows \[\('info'",
     file="views.py",
@@ -389,7 +388,6 @@ def test_a_user_who_is_deleted_meanwhile_stops_the_task_before_its_work(lab):
     assert told() == []
 
 
-@pytest.mark.waits(1.9)
 @pytest.mark.broken_by(
     r"told \[\('danger', .*\('danger', ", file="tasks.py", old="def on_failure(", new="def on_retry("
 )
