@@ -13,7 +13,7 @@ import pytest
 from lab import evidence, lanes, run
 from lab.errors import LabError
 from lab.paths import EVIDENCE, EXAMPLES, ROOT, chapters
-from lab.plugin import CLAIM, Claims
+from lab.plugin import SETTLED, Claims
 
 QUIET = [
     "-qq",
@@ -75,7 +75,7 @@ def _all(standing: run.Run, names: list[str], options: list[str], began: float) 
     works = [partial(_chapter, name, options) for name in order]
     for place, lane, ended in lanes.each(standing, count, _DATABASES, works, _PATIENCE):
         name, text = order[place], lane.output()
-        settled = [line for line in text.splitlines(keepends=True) if line.startswith((f"{CLAIM}✓", f"{CLAIM}✗"))]
+        settled = [line for line in text.splitlines(keepends=True) if line.startswith(SETTLED)]
         for line in settled[shown[name] :]:
             if line.endswith("\n"):
                 print(f"{name:<15}{line.rstrip()}", flush=True)
@@ -114,14 +114,16 @@ def _chapter(name: str, options: list[str], own: run.Run) -> dict[str, Any]:
 
 
 def _table(claims: dict[str, list[evidence.Claim]], total: float) -> None:
-    print("\nchapter           claims   seconds   of these waiting")
+    print("\nchapter           claims   seconds   of these waiting   void")
     for name, those in claims.items():
-        seconds, waiting = sum(claim.seconds for claim in those), sum(claim.waiting for claim in those)
-        print(f"{name:<16} {len(those):>7} {seconds:>9.1f} {waiting:>18.1f}")
-    every = [claim for those in claims.values() for claim in those]
-    waiting = sum(claim.waiting for claim in every)
-    print(f"{'all':<16} {len(every):>7} {total:>9.1f} {waiting:>18.1f}")
+        _row(name, those, sum(claim.seconds for claim in those))
+    _row("all", [claim for those in claims.values() for claim in those], total)
     print(f"(chapters run side by side: {total:.1f} s is the time by the clock)\n")
+
+
+def _row(name: str, those: list[evidence.Claim], seconds: float) -> None:
+    waiting, void = sum(claim.waiting for claim in those), sum(len(claim.void) for claim in those)
+    print(f"{name:<16} {len(those):>7} {seconds:>9.1f} {waiting:>18.1f} {void:>6}")
 
 
 if __name__ == "__main__":

@@ -2,16 +2,18 @@
 
 import contextlib
 import importlib
+import os
 import re
 import runpy
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import redis
 
-from lab import processes, project
+from lab import heartbeat, processes, project
 from lab.events import ENDS, TaskRun
 from lab.stage import Stage, Stages, WorkerSpec, queue_keys
 
@@ -30,6 +32,7 @@ class Lab:
         self._logs = {path: path.stat().st_size for path in self._log_folder.glob("*.log")}
         self._printed = {process.name: len(process.output()) for process in stage.processes}
         self._recorder.begin()
+        self._began = time.monotonic()
 
     @property
     def _log_folder(self) -> Path:
@@ -168,6 +171,11 @@ class Lab:
     def busy(self) -> float:
         """Return for how many seconds of the claim some worker held a task: it ran, or was not due yet."""
         return self._recorder.busy()
+
+    def late(self) -> float:
+        """Return by how many seconds, at most, the machine kept a process of the claim from working so far."""
+        groups = {process.pid for process in [*self._stage.processes, *self._stopped]}
+        return heartbeat.late(self._stages.run.folder, self._began, {os.getpgrp(), *groups})
 
     def record(self, **data: Any) -> None:
         """Keep figures' data with the claim's evidence; JSON values."""

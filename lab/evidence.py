@@ -5,7 +5,7 @@ import fcntl
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,10 @@ FORMAT = 1
 
 @dataclass
 class Claim:
-    """One claim's record. Seconds are wall time; `events` and `data` are what figures are drawn from."""
+    """One claim's record. Seconds are wall time; `events` and `data` are what figures are drawn from.
+
+    `void` says of each measurement that does not count how many seconds late the machine was.
+    """
 
     test: str
     claim: str
@@ -29,6 +32,7 @@ class Claim:
     waiting: float
     events: list[dict[str, Any]]
     data: dict[str, Any]
+    void: list[float] = field(default_factory=list)
 
 
 def sha256(path: Path) -> str:

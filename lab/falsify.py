@@ -24,7 +24,7 @@ from lab import lanes, run
 from lab.__main__ import QUIET
 from lab.errors import LabError
 from lab.paths import EXAMPLES, chapters
-from lab.plugin import Claims
+from lab.plugin import UNMEASURED, Claims
 
 LANES = 6
 _DATABASES = 48
@@ -168,6 +168,8 @@ def _judge(item: Break, verdict: dict[str, Any]) -> tuple[bool, str]:
     message = _flat(red["message"])
     if verdict["green"]:
         return False, f"{item}: not caught"
+    if UNMEASURED in message:
+        return False, f"{item}: neither caught nor not caught: {message}"
     if red["when"] != "call" or not re.search(item.red, red["message"]):
         return False, f"{item}: red for another reason than /{item.red}/: {message or 'nothing ran'}"
     return True, f"{item} — {message[:110]}"

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lab import processes, project
+from lab import heartbeat, processes, project
 from lab.guard import Guard
 from lab.run import Run
 
@@ -79,6 +79,7 @@ def _enter(standing: Run, number: int, databases: int, folder: Path, work: Calla
     out = os.open(folder / "output", os.O_WRONLY | os.O_CREAT)
     os.dup2(out, 1)
     os.dup2(out, 2)
+    heartbeat.start(folder)
     lines = processes.trace("test", folder)
     project.move(folder)
     broker = standing.broker

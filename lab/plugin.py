@@ -4,6 +4,7 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
+from _pytest.runner import runtestprotocol
 
 from lab import evidence
 from lab.bench import Lab
@@ -14,13 +15,20 @@ _MARKERS = (
     "workers(*specs): the workers a claim needs, each a dict of lab.stage.WorkerSpec; none given: no worker",
     "web: the claim needs the web server",
     "fresh: the claim's workers are started for it alone",
+    "timed(tolerance): time itself is the claim; a measurement during which the machine kept a process of the claim "
+    "from working for more than `tolerance` seconds is void, green or red alike, and taken again",
     "broken_by(red, file=, old=, new=, conf=): a break of an example's file or of Celery's settings that must turn "
     "the claim red with a message that matches `red`",
 )
 
 
-# What a line that settles a claim begins with, so that it can be told from pytest's own.
-CLAIM = "  "
+# What a line that tells of a claim begins with, so that it can be told from pytest's own.
+_PASSED, _FAILED, _VOID = SETTLED = ("  ✓", "  ✗", "  ○")
+# So many measurements of a run may be void.
+_VOIDS = 3
+# What the message of a claim says that failed for want of a measurement.
+UNMEASURED = "was not measured"
+_REMEDY = "End what else keeps this machine busy, and run again."
 
 
 class Claims:
@@ -67,8 +75,10 @@ class Claims:
         stages = self._stages
         if spec in stages.prepared() or not stages.current:
             self._look_ahead(item)
-        bench = Lab(stages, stages.take(spec), item.path.parent.name)
+        stage = stages.take(spec)
+        # Before the claim begins: a fork stops this process for a moment.
         self._look_ahead(item)
+        bench = Lab(stages, stage, item.path.parent.name)
         item.stash[_BENCH] = bench
         return bench
 
@@ -90,12 +100,56 @@ class Claims:
             elif len(stages.prepared()) < stages.ahead:
                 stages.prepare(spec)
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+        """Measure a timed claim; once more where the measurement is void, which it is whatever its outcome."""
+        marker = item.get_closest_marker("timed")
+        if not marker:
+            return None
+        item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+        void: list[float] = []
+        while True:
+            item.stash[_LATE] = 0.0
+            reports = runtestprotocol(item, log=False, nextitem=nextitem)
+            if item.stash[_LATE] <= marker.args[0]:
+                break
+            void.append(item.stash[_LATE])
+            told = f"the machine was {void[-1]:.2f} s late, the claim tolerates {marker.args[0]:g} s"
+            reason = self._exhausted(len(void))
+            if reason:
+                self.claims[-1].outcome = "void"
+                (report,) = [report for report in reports if report.when == "call"]
+                report.outcome = "failed"
+                report.longrepr = f"{item.name} {UNMEASURED}: {told}; {reason}. {_REMEDY}"
+                break
+            self.claims.pop()
+            print(f"{_VOID} {_words(item.nodeid)}  void: {told}; measured again", flush=True)
+        self.claims[-1].void = [round(late, 3) for late in void]
+        for report in reports:
+            item.ihook.pytest_runtest_logreport(report=report)
+        item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+        return True
+
+    def _exhausted(self, times: int) -> str:
+        """Count a void measurement, the `times`th of its claim; return why there can't be another, if so."""
+        # All lanes of a run count together.
+        with (self._stages.run.guard.folder / "voids").open("a+") as voids:
+            voids.write(".")
+            voids.flush()
+            voids.seek(0)
+            total = len(voids.read())
+        if times > 1:
+            return "it was measured twice"
+        return f"a run may have {_VOIDS} void measurements, this is number {total}" if total > _VOIDS else ""
+
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, None]:
         """Turn each finished call into a claim of the evidence; show the logs of a failed one."""
+        bench = item.stash.get(_BENCH, None)
+        if bench and call.when == "call":
+            item.stash[_LATE] = bench.late()
         outcome = yield
         report = outcome.get_result()
-        bench = item.stash.get(_BENCH, None)
         if report.failed and bench:
             report.sections.append(("processes", bench.logs()))
         if call.when == "call" or (call.when == "setup" and report.failed):
@@ -123,9 +177,7 @@ class Claims:
         """Print a claim's line as soon as it is settled."""
         if report.when != "call" and not report.failed:
             return
-        name = report.nodeid.rpartition("::")[2].removeprefix("test_").replace("_", " ")
-        mark = {"passed": "✓", "failed": "✗"}.get(report.outcome, "?")
-        print(f"{CLAIM}{mark} {name}  {report.duration:.2f} s", flush=True)
+        print(f"{_PASSED if report.passed else _FAILED} {_words(report.nodeid)}  {report.duration:.2f} s", flush=True)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
@@ -133,4 +185,9 @@ class Claims:
         self._stages.close()
 
 
+def _words(nodeid: str) -> str:
+    return nodeid.rpartition("::")[2].removeprefix("test_").replace("_", " ")
+
+
 _BENCH = pytest.StashKey[Lab]()
+_LATE = pytest.StashKey[float]()

@@ -47,16 +47,17 @@ class Bed:
 
     def __init__(self, tmp: Path) -> None:
         self.tmp = tmp
+        self.root = ROOT
         self.env = {**os.environ, "TMPDIR": str(tmp), "LAB_EVIDENCE": str(tmp.parent / "evidence.json")}
         self.env.pop("REDIS_URL", None)
         self.env.pop("LAB_PARENT", None)
 
-    def run(self, *argv: str, **env: str) -> Outcome:
+    def run(self, *argv: str, module: str = "lab", **env: str) -> Outcome:
         """Run to the end."""
         began = time.monotonic()
         done = subprocess.run(
-            [sys.executable, "-m", "lab", *argv],
-            cwd=ROOT,
+            [sys.executable, "-m", module, *argv],
+            cwd=self.root,
             env={**self.env, **env},
             capture_output=True,
             text=True,
@@ -70,7 +71,7 @@ class Bed:
         with (self.tmp.parent / "told").open("ab") as told:
             return subprocess.Popen(
                 [sys.executable, "-m", "lab", *argv],
-                cwd=ROOT,
+                cwd=self.root,
                 env={**self.env, **env},
                 stdout=told,
                 stderr=told,
