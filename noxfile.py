@@ -79,6 +79,13 @@ def falsify(session: nox.Session) -> None:
     run(session, "-m", "lab.falsify", *session.posargs)
 
 
+@nox.session(venv_backend="none", default=False)
+def mutants(session: nox.Session) -> None:
+    """Change every line of the examples and demand that a claim goes red. `-- chains`, `-- settings`; resumable."""
+    run(session, "-m", "lab", "--needed")
+    run(session, "-m", "lab.mutants", *session.posargs)
+
+
 @nox.session(venv_backend="none")
 def tests(session: nox.Session) -> None:
     """Test the lab itself: its errors, its manners with a lent Redis, what it leaves behind. Pytest's options."""

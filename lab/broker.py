@@ -63,6 +63,12 @@ class Broker:
             return self.url
         return urlunsplit(parts._replace(path=f"/{self.first + number}"))
 
+    def empty(self) -> None:
+        """Empty our databases."""
+        for number in range(self.databases):
+            with redis.Redis.from_url(self.database(number)) as client:
+                wipe(client, ours=True)
+
 
 def start(kind: str | None, guard: Guard) -> Broker:
     """Start or borrow a broker.

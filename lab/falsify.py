@@ -6,7 +6,6 @@ claim must be green, or red would mean nothing.
 """
 
 import argparse
-import importlib
 import multiprocessing
 import os
 import re
@@ -20,17 +19,16 @@ from typing import Any
 
 import pytest
 
-from lab import lanes, run
+from lab import lanes, run, verdict
 from lab.__main__ import QUIET
 from lab.errors import LabError
+from lab.overlay import lay_over
 from lab.paths import EXAMPLES, chapters
 from lab.plugin import UNMEASURED, Claims
 
 LANES = 6
 _DATABASES = 48
 _PATIENCE = 300.0
-# These stay as Django loaded them: a model class can't be loaded twice.
-_STAYS = ("models", "apps")
 _fork = multiprocessing.get_context("fork")
 
 
@@ -54,6 +52,12 @@ class Break:
     def claim(self) -> str:
         """The claim's name, as words."""
         return self.nodeid.rpartition("::")[2].removeprefix("test_").replace("_", " ")
+
+    def apply(self, text: str) -> str:
+        """Return `text` with the break in it; `ValueError` if it does not fit."""
+        if text.count(self.old) != 1:
+            raise ValueError(f"{self.old!r} stands {text.count(self.old)} times in {self.file}, not once")
+        return text.replace(self.old, self.new)
 
     def __str__(self) -> str:
         """Return what is broken, in a line."""
@@ -82,25 +86,6 @@ class _Collector:
             if not declared:
                 self.without.append(nodeid)
             self.breaks += declared
-
-
-class _Verdict:
-    """Notes how the tests of a fork went: how many were green, and each that was not: its name, when, and why."""
-
-    def __init__(self) -> None:
-        self.green = 0
-        self.red: list[dict[str, str]] = []
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self.green += report.when == "call" and report.passed
-        if report.failed:
-            crash = getattr(report.longrepr, "reprcrash", None)
-            message = crash.message if crash else str(report.longrepr or "")
-            self.note(report.nodeid.rpartition("::")[2], report.when or "", message)
-
-    def note(self, test: str, when: str, message: str) -> None:
-        self.red.append({"test": test, "when": when, "message": message})
 
 
 def main(argv: list[str]) -> int:
@@ -132,18 +117,18 @@ def _all(standing: run.Run, names: list[str], expression: str, began: float) -> 
     for place, lane, ended in lanes.each(standing, LANES, _DATABASES, works, _PATIENCE):
         if not ended:
             continue
-        verdict: dict[str, Any] = lane.result or _never("?", "it never ended")
+        found: dict[str, Any] = lane.result or verdict.without_a_test("?", "it never ended")
         lane.remove()
         if place < len(names):
-            green += verdict["green"]
-            wrong += len(verdict["red"])
-            for red in verdict["red"]:
+            green += found["green"]
+            wrong += len(found["red"])
+            for red in found["red"]:
                 print(f"✗ {names[place]}: {red['test']} is red without a break: {_flat(red['message'])}", flush=True)
-            if not verdict["red"]:
-                print(f"✓ {names[place]}: {verdict['green']} claims green unbroken", flush=True)
+            if not found["red"]:
+                print(f"✓ {names[place]}: {found['green']} claims green unbroken", flush=True)
             continue
         item = breaks[place - len(names)]
-        good, line = _judge(item, verdict)
+        good, line = _judge(item, found)
         caught += good
         wrong += not good
         print(f"{'✓' if good else '✗'} {item.chapter}: {item.claim}\n    {line}", flush=True)
@@ -152,21 +137,14 @@ def _all(standing: run.Run, names: list[str], expression: str, began: float) -> 
     return int(wrong > 0 or not breaks)
 
 
-def _never(test: str, why: str) -> dict[str, Any]:
-    """Return the verdict of a fork that ran no test."""
-    verdict = _Verdict()
-    verdict.note(test, "", why)
-    return vars(verdict)
-
-
 def _flat(message: str) -> str:
     return " ".join(message.split())[:300]
 
 
-def _judge(item: Break, verdict: dict[str, Any]) -> tuple[bool, str]:
-    red = verdict["red"][-1] if verdict["red"] else {"when": "", "message": ""}
+def _judge(item: Break, found: dict[str, Any]) -> tuple[bool, str]:
+    red = found["red"][-1] if found["red"] else {"when": "", "message": ""}
     message = _flat(red["message"])
-    if verdict["green"]:
+    if found["green"]:
         return False, f"{item}: not caught"
     if UNMEASURED in message:
         return False, f"{item}: neither caught nor not caught: {message}"
@@ -198,73 +176,19 @@ def _collect(standing: run.Run, names: list[str], expression: str) -> tuple[list
 
 
 def _unbroken(chapter: str, options: list[str], own: run.Run) -> dict[str, Any]:
-    _lay_over(chapter, own.folder)
-    return _run(own, *options, str(EXAMPLES / chapter))
+    lay_over(chapter, own.folder)
+    return verdict.of(own, *options, str(EXAMPLES / chapter))
 
 
 def _broken(item: Break, own: run.Run) -> dict[str, Any]:
-    try:
-        _lay_over(item.chapter, own.folder, item)
-    except (ValueError, SyntaxError, ImportError) as error:
-        return _never(item.claim, f"the break can't be applied: {error!r}")
-    return _run(own, item.nodeid)
-
-
-def _run(own: run.Run, *what: str) -> dict[str, Any]:
-    verdict = _Verdict()
-    pytest.main([*QUIET, *what], plugins=[Claims(own), verdict])
-    return vars(verdict)
-
-
-def _lay_over(chapter: str, folder: Path, item: Break | None = None) -> None:
-    """Put a copy of the chapter, with the break in it, in the chapter's place; `ValueError` if it does not fit."""
     from myauth.celery import app
 
-    app.finalize()
-    copy = folder / chapter
-    shutil.copytree(EXAMPLES / chapter, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    if item and item.file:
-        path = copy / item.file
-        text = path.read_text()
-        if text.count(item.old) != 1:
-            raise ValueError(f"{item.old!r} stands {text.count(item.old)} times in {item.file}, not once")
-        path.write_text(text.replace(item.old, item.new))
-    package = importlib.import_module(chapter)
-    package.__path__ = [str(copy)]
-    _forget(chapter, app)
-    if item and item.file == "local.py":
-        _overlay(copy / "local.py", app)
-    if item and item.conf:
-        app.conf.update(item.conf)
-    if (copy / "auth_hooks.py").exists():
-        importlib.import_module(f"{chapter}.auth_hooks")
-
-
-def _forget(chapter: str, app: Any) -> None:
-    """Drop the chapter's modules, tasks, views and hooks, so that the copy's are loaded in their place."""
-    from allianceauth import hooks
-    from django.urls import clear_url_caches
-
-    for name in list(sys.modules):
-        inside = name.startswith(f"{chapter}.") and name.split(".")[1] not in _STAYS
-        if inside or name in ("myauth.urls", "allianceauth.urls"):
-            del sys.modules[name]
-    for name in [name for name in app.tasks if name.startswith(f"{chapter}.")]:
-        app.tasks.pop(name)
-    for registered in hooks._hooks.values():
-        registered[:] = [hook for hook in registered if not hook.__module__.startswith(chapter)]
-    clear_url_caches()
-
-
-def _overlay(path: Path, app: Any) -> None:
-    from django.conf import settings
-
-    names = {name: getattr(settings, name) for name in dir(settings) if name.isupper()}
-    exec(compile(path.read_bytes(), str(path), "exec"), names)  # noqa: S102
-    for name, value in names.items():
-        if name.isupper():
-            setattr(settings, name, value)
-    app.conf.beat_schedule = settings.CELERYBEAT_SCHEDULE
+    try:
+        lay_over(item.chapter, own.folder, item.file, item.apply)
+    except (ValueError, SyntaxError, ImportError) as error:
+        return verdict.without_a_test(item.claim, f"the break can't be applied: {error!r}")
+    app.conf.update(item.conf)
+    return verdict.of(own, item.nodeid)
 
 
 if __name__ == "__main__":

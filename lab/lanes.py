@@ -14,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from lab import heartbeat, processes, project
 from lab.guard import Guard
 from lab.run import Run
@@ -64,7 +66,10 @@ class Lane:
         return ""
 
     def end(self) -> None:
-        """End the process, if it still runs, and wait for it."""
+        """End the process, if it still runs, with all that it has started, and wait for it."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(self._process.pid).children(recursive=True):
+                child.kill()
         self._process.kill()
         self._process.join()
 
@@ -84,7 +89,11 @@ def _enter(standing: Run, number: int, databases: int, folder: Path, work: Calla
     project.move(folder)
     broker = standing.broker
     if broker.databases > 1:
-        broker = replace(broker, first=1 + number * databases, databases=databases, server=None)
+        # After some hundred lanes the first one's databases come round again; it has ended long since.
+        turn, place = divmod(number, broker.databases // databases - 1)
+        broker = replace(broker, first=1 + place * databases, databases=databases, server=None)
+        if turn:
+            broker.empty()
     own = replace(standing, folder=folder, broker=broker, guard=_Registry(standing.guard))
     result = work(own)
     lines.stop()

@@ -1,0 +1,171 @@
+"""Change every line of the examples, one change at a time, and see a claim go red: `nox -s mutants`.
+
+Each change of `lab.mutation` is laid over the chapter in a fork, as a break is (`lab.falsify`). Then the claims that
+ran the line are run, or all of the chapter's where it is executed at import, until one is red. Alliance Auth's own
+Celery settings are changed too; there any claim of any chapter may notice. A mutant that survives needs a sharper test, or an
+entry with a reason in `examples/<chapter>/equivalent.toml`: file, code, change (as printed) and reason.
+"""
+
+import argparse
+import importlib
+import shutil
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lab import evidence, lanes, run, score, verdict
+from lab.errors import LabError
+from lab.mutation import changes
+from lab.overlay import celery_settings, lay_over, own_settings, set_celery_settings, set_settings
+from lab.paths import BUILD, EXAMPLES, chapters
+from lab.score import KILLED, SURVIVED, UNLOADABLE, Mutant, Outcome, Record
+from lab.source import left_out
+
+LANES = 6
+_DATABASES = 48
+_PATIENCE = 180.0
+_LEFT_OUT = BUILD / "mutants-left-out.txt"
+SETTINGS = "settings"
+
+
+def main(argv: list[str]) -> int:
+    """Run the mutants of the chapters in `argv` (all and the settings', if none); 0 when enough are killed."""
+    parser = argparse.ArgumentParser(prog="nox -s mutants --", description=__doc__)
+    choices = [*chapters(), SETTINGS]
+    parser.add_argument("chapter", nargs="*", choices=[*choices, []], help=f"one or more of: {', '.join(choices)}")
+    parser.add_argument("--survivors", action="store_true", help="only those that survived when they were last run")
+    known = parser.parse_args(argv)
+    names = known.chapter or choices
+    try:
+        record = Record(names)
+        standing = run.start("path" if shutil.which("redis-server") else "embedded")
+    except LabError as error:
+        print(error, file=sys.stderr)
+        return 1
+    try:
+        mutants = [mutant for name in names for mutant in _mutants(name)]
+        if known.survivors:
+            mutants = [mutant for mutant in mutants if record.survived(mutant)]
+        _run(standing, record, mutants)
+    finally:
+        standing.close()
+    return _report(record, mutants, whole=not known.survivors)
+
+
+def _mutants(name: str) -> list[Mutant]:
+    if name == SETTINGS:
+        texts = {"celery.py": celery_settings(), "base.py": own_settings()}
+        digest = score.digest(*(text.encode() for text in texts.values()), *_files(EXAMPLES))
+    else:
+        paths = [path for path in _sources(EXAMPLES / name) if not path.name.startswith("test_")]
+        texts = {path.relative_to(EXAMPLES / name).as_posix(): path.read_text() for path in paths}
+        digest = score.digest(*_files(EXAMPLES / name))
+    return [
+        Mutant(name, file, text.splitlines()[change.line - 1].strip(), change, digest)
+        for file, text in texts.items()
+        for change in changes(text, file)
+    ]
+
+
+def _sources(folder: Path) -> list[Path]:
+    return sorted(path for kind in ("*.py", "*.html") for path in folder.rglob(kind))
+
+
+def _files(folder: Path) -> list[bytes]:
+    return [path.read_bytes() for path in _sources(folder)]
+
+
+def _run(standing: run.Run, record: Record, mutants: list[Mutant]) -> None:
+    todo = [mutant for mutant in mutants if not record.outcome(mutant)]
+    if len(todo) < len(mutants):
+        print(f"{len(mutants) - len(todo)} of {len(mutants)} mutants are known from an earlier run.")
+    began = time.monotonic()
+    works = [partial(_mutated, mutant) for mutant in todo]
+    count = 0
+    for place, lane, ended in lanes.each(standing, LANES, _DATABASES, works, _PATIENCE):
+        if not ended:
+            continue
+        outcome = Outcome(**(lane.result or vars(Outcome(KILLED, "(it never ended)", _PATIENCE))))
+        lane.remove()
+        record.note(todo[place], outcome)
+        count += 1
+        left = (time.monotonic() - began) / count * (len(todo) - count) / 60
+        mark = {KILLED: "✓", SURVIVED: "✗"}.get(outcome.state, "–")
+        told = f" — {outcome.claim}" if outcome.claim else f": {outcome.state}"
+        print(f"{mark} {count}/{len(todo)} ({left:.0f} min) {todo[place].chapter} {todo[place]}{told}", flush=True)
+
+
+def _mutated(mutant: Mutant, own: run.Run) -> dict[str, Any]:
+    """Run the claims that may notice `mutant` in this fork, until one does."""
+    began = time.monotonic()
+
+    def outcome(state: str, claim: str = "") -> dict[str, Any]:
+        return vars(Outcome(state, claim, round(time.monotonic() - began, 2)))
+
+    try:
+        _change(mutant, own.folder)
+    except Exception as error:
+        return outcome(UNLOADABLE, repr(error)[:200])
+    found = verdict.of(own, "--maxfail=1", *_tests(mutant))
+    if found["red"]:
+        return outcome(KILLED, found["red"][0]["test"])
+    return outcome(SURVIVED if found["green"] else UNLOADABLE)
+
+
+def _change(mutant: Mutant, folder: Path) -> None:
+    """Put the mutant in the original's place, and import it: what can't be imported is no mutant."""
+    if mutant.file == "celery.py" and mutant.chapter == SETTINGS:
+        set_celery_settings(mutant.change.apply(celery_settings()))
+    elif mutant.chapter == SETTINGS:
+        set_settings(mutant.change.apply(own_settings()), {})
+    else:
+        lay_over(mutant.chapter, folder, mutant.file, mutant.change.apply)
+        module = mutant.file.removesuffix(".py")
+        if mutant.file.endswith(".py") and not module.startswith("demo") and module != "local":
+            importlib.import_module(f"{mutant.chapter}.{module}")
+
+
+def _tests(mutant: Mutant) -> list[str]:
+    """Return the claims that may notice the mutant, the likeliest and quickest first."""
+    recorded = evidence.load()["chapters"]
+    names = [mutant.chapter] if mutant.chapter in recorded else chapters()
+    names.sort(key=lambda name: recorded[name]["seconds"])
+    found = []
+    for name in names:
+        claims = sorted(recorded[name]["claims"], key=lambda claim: claim["seconds"])
+        by_claim = recorded[name]["files"].get(f"examples/{name}/{mutant.file}", {}).get("claims", {})
+        ran = [claim for claim in claims if mutant.change.line in by_claim.get(claim["test"], ())]
+        found += [f"{EXAMPLES / name / f'test_{name}.py'}::{claim['test']}" for claim in ran or claims]
+    return found
+
+
+def _report(record: Record, mutants: list[Mutant], *, whole: bool) -> int:
+    if not mutants:
+        print("There is no such mutant.")
+        return 1
+    for mutant in mutants:
+        if record.state(mutant) == SURVIVED:
+            print(f"\nsurvived: {mutant.chapter} {mutant}")
+            print(f"    code = {mutant.code!r}\n    change = {str(mutant.change)!r}")
+    text, enough = score.table(record, mutants)
+    print(text)
+    names = [name for name in dict.fromkeys(mutant.chapter for mutant in mutants) if name != SETTINGS]
+    paths = [path for name in names for path in _sources(EXAMPLES / name) if path.suffix == ".py"]
+    numbers = [
+        f"{path.relative_to(EXAMPLES)}:{line}: {literal} ({reason})"
+        for path in paths
+        if not path.name.startswith("test_")
+        for line, literal, reason in left_out(path.read_text())
+    ]
+    _LEFT_OUT.write_text("\n".join(numbers) + "\n")
+    where = _LEFT_OUT.relative_to(BUILD.parent)
+    print(f"{len(numbers)} numbers are ids, arguments or stand for work and were left alone: {where}")
+    unneeded = record.unneeded(mutants) if whole else []
+    print("\n".join(unneeded))
+    return int(not enough or bool(unneeded))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,47 @@
+"""How claims' tests go in a fork whose examples or settings were changed."""
+
+from typing import Any
+
+import pytest
+
+from lab.__main__ import QUIET
+from lab.plugin import Claims
+from lab.run import Run
+
+
+class _Verdict:
+    """Notes how many tests were green, and each that was not: its name, when, and why."""
+
+    def __init__(self) -> None:
+        self.green = 0
+        self.red: list[dict[str, str]] = []
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.green += report.when == "call" and report.passed
+        if report.failed:
+            crash = getattr(report.longrepr, "reprcrash", None)
+            message = crash.message if crash else str(report.longrepr or "")
+            self.note(report.nodeid.rpartition("::")[2], report.when or "", message)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self.note(report.nodeid, "collect", str(report.longrepr))
+
+    def note(self, test: str, when: str, message: str) -> None:
+        self.red.append({"test": test, "when": when, "message": message})
+
+
+def of(own: Run, *what: str) -> dict[str, Any]:
+    """Run pytest on `what` in this fork and return `green`, a count, and `red`, each with `test`, `when`, `message`."""
+    verdict = _Verdict()
+    pytest.main([*QUIET, *what], plugins=[Claims(own), verdict])
+    return vars(verdict)
+
+
+def without_a_test(test: str, why: str) -> dict[str, Any]:
+    """Return the verdict of a fork that ran no test."""
+    verdict = _Verdict()
+    verdict.note(test, "", why)
+    return vars(verdict)
