@@ -108,7 +108,7 @@ def _longest_first(names: list[str]) -> list[str]:
 
 def _chapter(name: str, options: list[str], own: run.Run) -> dict[str, Any]:
     """Run one chapter in a lane."""
-    claims = Claims(own)
+    claims = Claims(own, own.guard.folder / "voids")
     code = int(pytest.main([*QUIET, *options, str(EXAMPLES / name)], plugins=[claims]))
     return {"code": code, "whole": claims.whole, "claims": [asdict(claim) for claim in claims.claims]}
 

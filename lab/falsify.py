@@ -159,11 +159,15 @@ def _collect(standing: run.Run, names: list[str], expression: str) -> tuple[list
 
     def collect() -> None:
         found = _Collector()
+        claims = Claims(standing, standing.folder / "voids")
         options = ["-k", expression] if expression else []
         targets = [str(EXAMPLES / name) for name in names if (EXAMPLES / name).is_dir()]
         with open(os.devnull, "w") as nowhere:
             sys.stdout = nowhere
-            code = pytest.main([*QUIET, "--collect-only", *options, *targets], plugins=[found, Claims(standing)])
+            code = pytest.main(
+                [*QUIET, "--collect-only", *options, *targets],
+                plugins=[found, Claims(standing, standing.folder / "voids")],
+            )
         theirs.send((int(code), found.breaks, found.without))
 
     child = _fork.Process(target=collect)

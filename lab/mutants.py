@@ -2,8 +2,9 @@
 
 Each change of `lab.mutation` is laid over the chapter in a fork, as a break is (`lab.falsify`). Then the claims that
 ran the line are run, or all of the chapter's where it is executed at import, until one is red. Alliance Auth's own
-Celery settings are changed too; there any claim of any chapter may notice. A mutant that survives needs a sharper test, or an
-entry with a reason in `examples/<chapter>/equivalent.toml`: file, code, change (as printed) and reason.
+Celery settings are changed too; there any claim of any chapter may notice. A mutant that survives needs a sharper
+test, or an entry in `examples/<chapter>/equivalent.toml`: a [[mutant]] with file, code and change, as printed, and the
+reason.
 """
 
 import argparse
@@ -20,7 +21,8 @@ from lab.errors import LabError
 from lab.mutation import changes
 from lab.overlay import celery_settings, lay_over, own_settings, set_celery_settings, set_settings
 from lab.paths import BUILD, EXAMPLES, chapters
-from lab.score import KILLED, SURVIVED, UNLOADABLE, Mutant, Outcome, Record
+from lab.plugin import UNMEASURED
+from lab.score import KILLED, SURVIVED, UNLOADABLE, VOID, Mutant, Outcome, Record
 from lab.source import left_out
 
 LANES = 6
@@ -89,7 +91,8 @@ def _run(standing: run.Run, record: Record, mutants: list[Mutant]) -> None:
             continue
         outcome = Outcome(**(lane.result or vars(Outcome(KILLED, "(it never ended)", _PATIENCE))))
         lane.remove()
-        record.note(todo[place], outcome)
+        if outcome.state != VOID:
+            record.note(todo[place], outcome)
         count += 1
         left = (time.monotonic() - began) / count * (len(todo) - count) / 60
         mark = {KILLED: "✓", SURVIVED: "✗"}.get(outcome.state, "–")
@@ -110,7 +113,9 @@ def _mutated(mutant: Mutant, own: run.Run) -> dict[str, Any]:
         return outcome(UNLOADABLE, repr(error)[:200])
     found = verdict.of(own, "--maxfail=1", *_tests(mutant))
     if found["red"]:
-        return outcome(KILLED, found["red"][0]["test"])
+        # The machine was late, which says nothing of the mutant.
+        void = UNMEASURED in found["red"][0]["message"]
+        return outcome(VOID if void else KILLED, found["red"][0]["test"])
     return outcome(SURVIVED if found["green"] else UNLOADABLE)
 
 
@@ -144,6 +149,12 @@ def _tests(mutant: Mutant) -> list[str]:
 def _report(record: Record, mutants: list[Mutant], *, whole: bool) -> int:
     if not mutants:
         print("There is no such mutant.")
+        return 1
+    void = [mutant for mutant in mutants if not record.outcome(mutant)]
+    if void:
+        print(
+            f"\n{len(void)} mutants were not measured, as the machine was late: run nox -s mutants again, it goes on."
+        )
         return 1
     for mutant in mutants:
         if record.state(mutant) == SURVIVED:

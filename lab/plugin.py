@@ -1,6 +1,7 @@
 """The pytest plugin behind `nox -s examples`: stages for claims, a readable report, the evidence."""
 
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,11 +35,15 @@ _REMEDY = "End what else keeps this machine busy, and run again."
 class Claims:
     """One session's claims. Give it to `pytest.main(plugins=[…])`."""
 
-    def __init__(self, run: Run) -> None:
-        """Stand on `run`. `claims` are those that have ended; `whole` says whether none was left out by choice."""
+    def __init__(self, run: Run, together: Path) -> None:
+        """Stand on `run`. `claims` are those that have ended; `whole` says whether none was left out by choice.
+
+        What is void is counted in the file `together`, for all sessions that are given the same.
+        """
         self.claims: list[evidence.Claim] = []
         self.whole = True
         self._stages = Stages(run)
+        self._together = together
         self._items: list[pytest.Item] = []
 
     def pytest_configure(self, config: pytest.Config) -> None:
@@ -132,8 +137,7 @@ class Claims:
 
     def _exhausted(self, times: int) -> str:
         """Count a void measurement, the `times`th of its claim; return why there can't be another, if so."""
-        # All lanes of a run count together.
-        with (self._stages.run.guard.folder / "voids").open("a+") as voids:
+        with self._together.open("a+") as voids:
             voids.write(".")
             voids.flush()
             voids.seek(0)

@@ -11,7 +11,7 @@ from lab.errors import LabError
 from lab.paths import BUILD, EXAMPLES
 from lab.source import Change
 
-KILLED, SURVIVED, UNLOADABLE, EQUIVALENT = "killed", "survived", "can't be loaded", "equivalent"
+KILLED, SURVIVED, UNLOADABLE, VOID, EQUIVALENT = "killed", "survived", "can't be loaded", "void", "equivalent"
 ENOUGH = 0.95
 _KEPT = BUILD / "mutants.json"
 _LISTED = "equivalent.toml"
@@ -42,7 +42,7 @@ class Mutant:
 
 @dataclass
 class Outcome:
-    """What became of a mutant: `killed` by a claim, `survived`, or `can't be loaded`."""
+    """What became of a mutant: `killed` by a claim, `survived`, `can't be loaded`, or `void`."""
 
     state: str
     claim: str

@@ -36,7 +36,7 @@ class _Verdict:
 def of(own: Run, *what: str) -> dict[str, Any]:
     """Run pytest on `what` in this fork and return `green`, a count, and `red`, each with `test`, `when`, `message`."""
     verdict = _Verdict()
-    pytest.main([*QUIET, *what], plugins=[Claims(own), verdict])
+    pytest.main([*QUIET, *what], plugins=[Claims(own, own.folder / "voids"), verdict])
     return vars(verdict)
 
 
