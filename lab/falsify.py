@@ -164,10 +164,7 @@ def _collect(standing: run.Run, names: list[str], expression: str) -> tuple[list
         targets = [str(EXAMPLES / name) for name in names if (EXAMPLES / name).is_dir()]
         with open(os.devnull, "w") as nowhere:
             sys.stdout = nowhere
-            code = pytest.main(
-                [*QUIET, "--collect-only", *options, *targets],
-                plugins=[found, Claims(standing, standing.folder / "voids")],
-            )
+            code = pytest.main([*QUIET, "--collect-only", *options, *targets], plugins=[found, claims])
         theirs.send((int(code), found.breaks, found.without))
 
     child = _fork.Process(target=collect)
