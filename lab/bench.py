@@ -15,6 +15,7 @@ import redis
 
 from lab import heartbeat, processes, project
 from lab.events import ENDS, TaskRun
+from lab.hold import hold
 from lab.stage import Stage, Stages, WorkerSpec, queue_keys
 
 
@@ -92,6 +93,10 @@ class Lab:
 
         found: list[TaskRun] = self.wait(running, f"the start of {count} x {name}", timeout)
         return found
+
+    def hold(self, name: str) -> contextlib.AbstractContextManager[None]:
+        """Hold each task called `name` that starts while the context lasts: it runs, but before its first line."""
+        return hold(name)
 
     def settle(self, timeout: float = 10.0) -> list[TaskRun]:
         """Wait until all that was sent has ended and nothing waits in the broker; return every task seen.
