@@ -11,10 +11,11 @@ from typing import Any
 
 import coverage
 
+from lab import statements
 from lab.paths import EVIDENCE, EXAMPLES, ROOT
 from lab.run import Run
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass
@@ -69,7 +70,8 @@ def _paths(chapter: str) -> list[Path]:
 
 def record(run: Run, claims: dict[str, list[Claim]]) -> None:
     """Write the evidence of the chapters in `claims`, leaving the other chapters' as it is."""
-    lines = _lines(run.folder)
+    run.lines.end()
+    lines = _lines(run)
     now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     fresh = {
         chapter: {
@@ -93,13 +95,9 @@ def record(run: Run, claims: dict[str, list[Claim]]) -> None:
         scratch.replace(EVIDENCE)
 
 
-def _lines(folder: Path) -> coverage.CoverageData:
-    cov = coverage.Coverage(data_file=str(folder / "all"), config_file=False, messages=False)
-    running = coverage.Coverage.current()
-    if running:
-        running.stop()
-        running.save()
-    cov.combine([str(path) for path in folder.glob("**/lines/*")], keep=True)
+def _lines(run: Run) -> coverage.CoverageData:
+    cov = coverage.Coverage(data_file=str(run.folder / "all"), config_file=False, messages=False)
+    cov.combine([str(path) for path in run.folder.glob("**/lines/*")], keep=True)
     return cov.get_data()
 
 
@@ -109,14 +107,28 @@ def _files(chapter: str, lines: coverage.CoverageData) -> dict[str, Any]:
     for path in _paths(chapter):
         entry: dict[str, Any] = {"sha256": sha256(path)}
         if path.suffix == ".py" and not path.name.startswith("test_"):
-            executed: dict[str, list[int]] = {}
-            for line, roles in sorted(lines.contexts_by_lineno(str(path)).items()):
-                for role in roles:
-                    executed.setdefault(role, []).append(line)
-            entry["executed"] = executed
+            entry |= _executed(chapter, path, lines.contexts_by_lineno(str(path)))
             entry["statements"] = list(reader.analysis2(str(path))[1])
         found[path.relative_to(ROOT).as_posix()] = entry
     return found
+
+
+def _executed(chapter: str, path: Path, contexts: dict[int, list[str]]) -> dict[str, Any]:
+    """Return which lines of a file each role executed, and which lines each claim of the chapter ran."""
+    roles: dict[str, set[int]] = {}
+    claims: dict[str, set[int]] = {}
+    for line, found in contexts.items():
+        for context in found:
+            role, _, claim = context.partition("|")
+            roles.setdefault(role, set()).add(line)
+            owner, _, test = claim.partition("/")
+            if owner == chapter:
+                claims.setdefault(test, set()).add(line)
+    ran = {test: statements.ran(path, lines) for test, lines in claims.items()}
+    return {
+        "executed": {role: sorted(lines) for role, lines in sorted(roles.items())},
+        "claims": {test: lines for test, lines in sorted(ran.items()) if lines},
+    }
 
 
 def missing_lines(entry: dict[str, Any]) -> list[int]:

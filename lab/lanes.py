@@ -16,8 +16,9 @@ from typing import Any
 
 import psutil
 
-from lab import heartbeat, processes, project
+from lab import heartbeat, project
 from lab.guard import Guard
+from lab.lines import Lines
 from lab.run import Run
 
 _fork = multiprocessing.get_context("fork")
@@ -85,7 +86,7 @@ def _enter(standing: Run, number: int, databases: int, folder: Path, work: Calla
     os.dup2(out, 1)
     os.dup2(out, 2)
     heartbeat.start(folder)
-    lines = processes.trace("test", folder)
+    lines = Lines("test", folder)
     project.move(folder)
     broker = standing.broker
     if broker.databases > 1:
@@ -94,10 +95,9 @@ def _enter(standing: Run, number: int, databases: int, folder: Path, work: Calla
         broker = replace(broker, first=1 + place * databases, databases=databases, server=None)
         if turn:
             broker.empty()
-    own = replace(standing, folder=folder, broker=broker, guard=_Registry(standing.guard))
+    own = replace(standing, folder=folder, broker=broker, guard=_Registry(standing.guard), lines=lines)
     result = work(own)
-    lines.stop()
-    lines.save()
+    lines.end()
     scratch = folder / "result.part"
     scratch.write_text(json.dumps(result))
     scratch.rename(folder / "result.json")

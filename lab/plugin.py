@@ -146,6 +146,12 @@ class Claims:
             return "it was measured twice"
         return f"a run may have {_VOIDS} void measurements, this is number {total}" if total > _VOIDS else ""
 
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        """Count the lines that are executed for the claim."""
+        with self._stages.run.lines.claim(f"{item.path.parent.name}/{item.name}"):
+            return (yield)
+
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, None]:
         """Turn each finished call into a claim of the evidence; show the logs of a failed one."""

@@ -15,32 +15,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import coverage
 import psutil
 
 from lab.guard import Guard
-from lab.paths import EXAMPLES
+from lab.lines import Lines
 
 _fork = multiprocessing.get_context("fork")
-
-
-def trace(role: str, folder: Path) -> coverage.Coverage:
-    """Start to note which lines of the examples this process, as `role`, executes."""
-    running = coverage.Coverage.current()
-    if running:
-        running.stop()
-    cov = coverage.Coverage(
-        data_file=str(folder / "lines" / role),
-        data_suffix=True,
-        include=[f"{EXAMPLES}/*", f"{folder}/*"],
-        omit=["*/test_*.py", "*/conftest.py"],
-        concurrency="thread",
-        context=role,
-        messages=False,
-        config_file=False,
-    )
-    cov.start()
-    return cov
 
 
 class Process:
@@ -110,7 +90,8 @@ def _child(role: str, argv: list[str], log: Path, folder: Path) -> None:
     # The web server has no handler of its own, and would end before it has saved the lines it executed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     sys.argv = list(argv)
-    cov = trace(role, folder)
+    lines = Lines(role, folder)
+    lines.listen()
 
     import logging
 
@@ -122,8 +103,7 @@ def _child(role: str, argv: list[str], log: Path, folder: Path) -> None:
     try:
         _entry(argv)()
     finally:
-        cov.stop()
-        cov.save()
+        lines.end()
 
 
 def _entry(argv: list[str]) -> Callable[[], object]:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from lab import broker, processes, project
+from lab import broker, project
 from lab.errors import LabError
 from lab.guard import Guard
+from lab.lines import Lines
 
 
 @dataclass
@@ -22,6 +23,7 @@ class Run:
     guard: Guard
     broker: broker.Broker
     project: Path
+    lines: Lines
 
     def versions(self) -> dict[str, str]:
         """Return what runs here: name to version."""
@@ -50,14 +52,14 @@ def start(kind: str | None) -> Run:
         server = broker.start(kind, guard)
         if not (Path(sys.executable).parent / "allianceauth").exists() and not shutil.which("allianceauth"):
             raise LabError("Alliance Auth is not installed here: run this through nox, for example nox -s examples.")
-        processes.trace("test", folder)
+        lines = Lines("test", folder)
         copy = project.copy(folder)
         # Alliance Auth's console log of this process is not what a person at the prompt wants to read.
         # Its handlers keep the file, so it stays open.
         log = (folder / "setup.log").open("w", buffering=1)
         with contextlib.redirect_stderr(log):
             project.enter(copy, server.database(0))
-        return Run(folder, guard, server, copy)
+        return Run(folder, guard, server, copy, lines)
     except BaseException:
         with contextlib.suppress(OSError):
             guard.finish()

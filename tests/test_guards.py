@@ -58,6 +58,11 @@ def test_an_unexecuted_line_stops_the_build(site: SiteBed) -> None:
     stopped(site, {9: "tasks.py: no test executes line 10"}, "nox -s examples -- greetings")
 
 
+def test_a_line_that_no_claim_ran_stops_the_build_though_something_else_did(site: SiteBed) -> None:
+    site.prove(ran=(15,))
+    stopped(site, {9: "tasks.py: no claim runs what is shown here"}, "nox -s examples -- greetings")
+
+
 def test_evidence_older_than_the_file_stops_the_build(site: SiteBed) -> None:
     tasks = site.folder / "examples" / "greetings" / "tasks.py"
     tasks.write_text(tasks.read_text() + "# changed\n")

@@ -3,12 +3,14 @@
 import ast
 import hashlib
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from lab import evidence
-from lab.paths import EXAMPLES, ROOT, chapters
+from lab.paths import ROOT, chapters
+
+from . import ran
 
 NAMES = {"allianceauth": "Alliance Auth", "celery": "Celery"}
 RUN = "run nox -s examples"
@@ -123,7 +125,7 @@ class Evidence:
 
     def block_problem(self, shown: Lines) -> str:
         """Return why these lines may not be shown, and the remedy; empty if they have run as they stand."""
-        return self._stale(shown.chapter, shown.file) or self._not_executed(shown)
+        return self._stale(shown.chapter, shown.file) or self._not_executed(shown) or self._for_no_claim(shown)
 
     def _stale(self, chapter: str, file: str) -> str:
         record = self.chapter(chapter)
@@ -150,57 +152,20 @@ class Evidence:
             f"or take the code out, and {RUN} -- {shown.chapter}."
         )
 
+    def _for_no_claim(self, shown: Lines) -> str:
+        if self.proofs(shown):
+            return ""
+        return (
+            f"{shown.file}: no claim runs what is shown here. Write a test that does, or take the block out, and "
+            f"{RUN} -- {shown.chapter}."
+        )
+
     def proofs(self, shown: Lines) -> list[Claim]:
-        """Return the claims that ran these lines: by the tasks that the events name, and by what the tests mention."""
-        every = [claim for claim in self.claims.values() if claim.chapter == shown.chapter]
-        module = shown.short.removesuffix(".py").replace("/", ".")
-        names = _defined(shown)
-        mentioned = _mentions(shown.chapter)
-        wanted = {shown.path.name} if not names else set(names)
-        tasks = {f"{module}.{name}" for name in names}
-        found = [
-            claim
-            for claim in every
-            if tasks & {event.get("name", "") for event in claim.events} or wanted & mentioned.get(claim.test, set())
-        ]
-        return found or every
+        """Return the claims that ran some of these lines."""
+        tests = ran.tests(self.chapter(shown.chapter), shown.file, set(shown.lines))
+        return [claim for claim in self.claims.values() if claim.chapter == shown.chapter and claim.test in tests]
 
     def line(self, chapter: str) -> str:
         """Return what a chapter ran on, in a line."""
         versions = self.chapter(chapter)["versions"]
         return " · ".join([*(f"{shown} {versions[name]}" for name, shown in NAMES.items()), versions["broker"]])
-
-
-def _defined(shown: Lines) -> list[str]:
-    """Return the functions and classes whose definitions are among the lines; none for a script of calls."""
-    if not shown.file.endswith(".py"):
-        return []
-    tree = ast.parse(shown.path.read_text())
-    found = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
-    return [node.name for node in found if node.lineno in shown.lines]
-
-
-@cache
-def _mentions(chapter: str) -> dict[str, set[str]]:
-    """Return, for each test of a chapter, the names and file names in it and in the test module's helpers it calls."""
-    path = EXAMPLES / chapter / f"test_{chapter}.py"
-    if not path.exists():
-        return {}
-    bodies: dict[str, set[str]] = {}
-    for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.FunctionDef):
-            words = set()
-            for part in ast.walk(node):
-                if isinstance(part, ast.Name):
-                    words.add(part.id)
-                elif isinstance(part, ast.Attribute):
-                    words.add(part.attr)
-                elif isinstance(part, ast.Constant) and isinstance(part.value, str):
-                    words.add(part.value)
-                if isinstance(part, ast.Call) and isinstance(part.func, ast.Attribute) and part.func.attr == "demo":
-                    words |= set() if part.args else {"demo.py"}
-            bodies[node.name] = words
-    for words in bodies.values():
-        for helper in list(words & bodies.keys()):
-            words |= bodies[helper]
-    return bodies

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lab import evidence
+from lab import evidence, statements
 from lab.paths import EXAMPLES, ROOT, chapters
 
 TESTS = sorted(EXAMPLES.glob("*/test_*.py"))
@@ -67,6 +67,40 @@ def test_lines_were_executed_in_tests_workers_and_the_web_server(recorded: dict[
         for role in entry.get("executed", {})
     }
     assert {"test", "worker", "web"} <= roles
+
+
+def test_each_claim_has_lines_of_its_own(recorded: dict[str, Any]) -> None:
+    for name, chapter in recorded.items():
+        tests = {claim["test"] for claim in chapter["claims"]}
+        claimed = {path: entry["claims"] for path, entry in chapter["files"].items() if "claims" in entry}
+        assert {test for entry in claimed.values() for test in entry} <= tests
+        for path in claimed:
+            if Path(path).name.startswith("demo"):
+                assert claimed[path], f"{path} is run by no claim"
+        # Each process is forked before the claims whose tasks it runs, and none of them runs every task.
+        assert len({str(lines) for lines in claimed[f"examples/{name}/tasks.py"].values()}) > 2
+
+
+def test_what_is_executed_by_an_import_counts_for_no_claim_and_a_statement_with_all_its_lines(tmp_path: Path) -> None:
+    written = """import this
+
+LIMIT = 5
+
+
+@decorated(
+    LIMIT,
+)
+def work(name):
+    if name:
+        call(
+            name,
+            1,
+        )
+    return 1
+"""
+    for name, lines in {"tasks.py": [10, 11, 12, 13, 14], "demo.py": [1, 3, 6, 7, 8, 9, 10, 11, 12, 13, 14]}.items():
+        (tmp_path / name).write_text(written)
+        assert statements.ran(tmp_path / name, {1, 3, 6, 9, 10, 11}) == lines
 
 
 def test_events_are_relative_to_the_claim_and_name_no_machine(recorded: dict[str, Any]) -> None:
