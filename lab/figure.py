@@ -5,7 +5,7 @@ Each takes data and returns a `Figure`: the drawing, and the data as a table for
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 WIDTH = 720
 _LEFT = 150
@@ -16,13 +16,19 @@ _CHAR = 7.2
 
 @dataclass
 class Figure:
-    """A drawing of `height`, and its data: column names and rows."""
+    """A drawing of `height`, and its data: column names and rows. `values` are the numbers that a caption may name."""
 
     body: list[str]
     height: float
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     legend: list[tuple[str, str]] = field(default_factory=list)
+    values: dict[str, str] = field(default_factory=dict)
+
+    def with_values(self, **values: object) -> "Figure":
+        """Return the figure with these values for its caption, numbers with a comma for the thousands."""
+        told = {name: f"{value:,}" if isinstance(value, int) else str(value) for name, value in values.items()}
+        return replace(self, values=told)
 
     def markup(self, name: str, title: str) -> str:
         """Return the figure as HTML; `title` is its text alternative."""

@@ -109,6 +109,49 @@ def test_whatever_a_page_names_that_is_not_there_stops_the_build(site: SiteBed) 
     stopped(site, told, "examples/greetings/test_greetings.py")
 
 
+FIGURES = """from lab import figure
+
+
+class Recipe:
+    claims = ("greetings/test_greet_says_hello",)
+
+    def draw(self, claim):
+        return figure.staircase({"said": [0.5, 1.0]}, "seconds", "hellos").with_values(count=1200)
+
+
+FIGURES = {"hellos": Recipe()}
+"""
+
+
+def charts(site: SiteBed, *captions: str) -> list[int]:
+    """Put charts with these captions on the page and return the lines on which they stand."""
+    site.write("docs/_ext/figures.py", FIGURES)
+    page, lines = PAGE, []
+    for caption in captions:
+        lines.append(page.count("\n") + 2)
+        page += f"\n```{{chart}} hellos\n{caption}\n```\n"
+    site.write("docs/greetings.md", page)
+    return lines
+
+
+def test_a_number_in_a_caption_is_the_recorded_one(site: SiteBed) -> None:
+    charts(site, "The task says {count} hellos, one after the other.")
+    built = site.build()
+    assert built.code == 0, built.told
+    caption = "The task says 1,200 hellos, one after the other."
+    page = site.text()
+    assert all(f"{before}{caption}<" in page for before in ('<title id="hellos-title">', "<figcaption>"))
+    assert f'aria-label="Figure: {caption}"' in page
+    assert f"Figure (hellos): {caption}" in (site.folder / "build" / "html" / "greetings.md").read_text()
+
+
+def test_a_number_typed_into_a_caption_stops_the_build(site: SiteBed) -> None:
+    typed = ["1,200", "0.5", "12", "Twelve", "forty-two", "hundred", "hundredth", "half", "twice"]
+    lines = charts(site, *(f"The task says {number} of {{count}} hellos." for number in typed), "{many} hellos.")
+    told = {line: f"the number '{number}' typed into it" for number, line in zip(typed, lines, strict=False)}
+    stopped(site, {**told, lines[-1]: "no value {many} for its caption"}, "What was recorded for it is {count}")
+
+
 def test_a_call_that_raises_hangs_or_writes_to_stderr_stops_the_build(site: SiteBed) -> None:
     calls = {
         "raises": 'raise ValueError("a mistake")\n',

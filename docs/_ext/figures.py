@@ -1,5 +1,6 @@
 """Which figure is drawn from which claim's events, and how."""
 
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -42,22 +43,33 @@ def _ran(claim: Claim, name: str) -> list[dict[str, Any]]:
 
 
 def chain_against_loop(chain: Claim, loop: Claim) -> figure.Figure:
-    """The same six tasks, once in a chain and once in a loop: what ran when, by lanes."""
+    """The same tasks, once in a chain and once in a loop: what ran when, by lanes."""
     bars = []
+    ran = []
     for group, claim in (("a loop of .delay()", loop), ("a chain", chain)):
         found = _ran(claim, "chains.tasks.update_corporation")
         began = found[0]["started"]
         for number, run in enumerate(found, 1):
             kind = "one" if claim is chain else "two"
             bars.append(figure.Bar(group, str(number), run["started"] - began, run["ended"] - began, kind))
-    return figure.timeline(bars)
+        ran.append(found)
+    looped, chained = ran
+    first_end = min(run["ended"] for run in looped)
+    return figure.timeline(bars).with_values(
+        count=len(chained),
+        seconds=f"{statistics.median(run['ended'] - run['started'] for run in chained):.2f}",
+        together=sum(run["started"] < first_end for run in looped),
+    )
 
 
 def ten_priorities(claim: Claim) -> figure.Figure:
-    """The order in which ten tasks were sent, and that in which they ran."""
-    sent, ran = ([f"priority {number}" for number in claim.data[key]] for key in ("sent", "ran"))
+    """The order in which tasks of all priorities were sent, and that in which they ran."""
+    orders = [claim.data[key] for key in ("sent", "ran")]
+    sent, ran = ([f"priority {number}" for number in order] for order in orders)
     kinds = {f"priority {number}": "two" if number < 5 else "three" if number > 5 else "one" for number in range(10)}
-    return figure.order(sent, ran, ("sent", "ran"), kinds)
+    return figure.order(sent, ran, ("sent", "ran"), kinds).with_values(
+        count=len(sent), **{key: ", ".join(map(str, claim.data[key])) for key in ("sent", "ran")}
+    )
 
 
 def starvation(claim: Claim) -> figure.Figure:
@@ -66,19 +78,30 @@ def starvation(claim: Claim) -> figure.Figure:
     priorities = claim.data["priorities"]
     found = [(priorities[name], run) for name in priorities for run in _ran(claim, name)]
     began = min(run["started"] for _, run in found)
+    high, low = min(priorities.values()), max(priorities.values())
+    late = [run["started"] for priority, run in found if priority == low]
     for priority, run in sorted(found, key=lambda pair: (pair[0], pair[1]["started"])):
-        kind = "one" if priority == 1 else "two"
+        kind = "one" if priority == high else "two"
         group = f"priority {priority}"
-        if priority != 1:
+        if priority == low:
             bars.append(figure.Bar(group, "", 0, run["started"] - began, "wait"))
         bars.append(figure.Bar(group, "", run["started"] - began, run["ended"] - began, kind))
-    return figure.timeline(bars, legend=[("one", "runs, priority 1"), ("two", "runs, priority 9")])
+    legend = [("one", f"runs, priority {high}"), ("two", f"runs, priority {low}")]
+    return figure.timeline(bars, legend=legend).with_values(
+        high=high,
+        low=low,
+        late=len(late),
+        before=sum(run["started"] < min(late) for priority, run in found if priority == high),
+    )
 
 
 def scatter(claim: Claim) -> figure.Figure:
-    """Forty starts, with and without a countdown."""
+    """Starts with and without a countdown."""
     data = claim.data["scatter"]
-    return figure.staircase({"in a loop": data["at once"], "scattered": data["scattered"]}, "seconds", "started")
+    series = {"in a loop": data["at once"], "scattered": data["scattered"]}
+    return figure.staircase(series, "seconds", "started").with_values(
+        count=len(data["scattered"]), loop=f"{max(data['at once']):.1f}", scattered=f"{max(data['scattered']):.1f}"
+    )
 
 
 def eta_limit(claim: Claim) -> figure.Figure:
@@ -86,23 +109,34 @@ def eta_limit(claim: Claim) -> figure.Figure:
     data = claim.data["eta_limit"]
     series = {"fetched": [pair[0] for pair in data["held"]], "started": [pair[1] for pair in data["held"]]}
     sent, started = data["urgent"]
-    return figure.staircase(series, "seconds", "tasks", [(sent, "urgent task sent"), (started, "urgent task starts")])
+    marks = [(sent, "urgent task sent"), (started, "urgent task starts")]
+    return figure.staircase(series, "seconds", "tasks", marks).with_values(
+        fetched=sum(at < sent for at in series["fetched"]), run=sum(at < started for at in series["started"])
+    )
 
 
 def rate_limit_staircase(claim: Claim) -> figure.Figure:
-    """Twelve tasks with a rate limit, by one, two and three workers."""
+    """Tasks with a rate limit, by ever more workers."""
     data = claim.data["rate_limit_staircase"]
     names = {f"{count} worker{'s' if count != '1' else ''}": starts for count, starts in data.items()}
-    return figure.staircase(names, "seconds", "started")
+    took = [f"{name} {max(starts):.1f} s" for name, starts in names.items()]
+    return figure.staircase(names, "seconds", "started").with_values(
+        count=max(len(starts) for starts in data.values()), took=", ".join(took)
+    )
 
 
 def installs(claim: Claim) -> figure.Figure:
-    """The load of 1,000 installs on one service, minute by minute."""
-    names = ("on the hour", "by hand", "apply_offset")
-    return figure.bars(
-        {name: claim.data["installs"][name] for name in names},
-        "minute of the hour",
-        "installs that call in this minute",
+    """The load of many installs on one service, minute by minute."""
+    hourly, by_hand, levelled = (claim.data["installs"][name] for name in ("on the hour", "by hand", "apply_offset"))
+    series = {"on the hour": hourly, "by hand": by_hand, "apply_offset": levelled}
+    return figure.bars(series, "minute of the hour", "installs that call in this minute").with_values(
+        installs=sum(levelled),
+        hourly=max(hourly),
+        hour=hourly.index(max(hourly)),
+        hand=max(by_hand),
+        minute=by_hand.index(max(by_hand)),
+        mean=round(statistics.mean(levelled)),
+        most=max(levelled),
     )
 
 
@@ -122,7 +156,9 @@ def accepted_and_rejected(claim: Claim) -> figure.Figure:
         else:
             at = attempt["at"] - began
             bars.append(figure.Bar(group, "", at, at + 0.005, "two", "rejected"))
-    return figure.timeline(bars, legend=[("one", "accepted: waits, then runs"), ("two", "rejected")])
+    attempts = [attempt["accepted"] for attempt in claim.data["attempts"]]
+    legend = [("one", "accepted: waits, then runs"), ("two", "rejected")]
+    return figure.timeline(bars, legend=legend).with_values(attempts=len(attempts), rejected=attempts.count(False))
 
 
 FIGURES: dict[str, Recipe] = {

@@ -14,6 +14,7 @@ from jupyter_sphinx.ast import CellOutputNode
 from sphinx.application import Sphinx
 
 from .blocks import Block
+from .charts import Chart
 from .head import description
 from .proof import Evidence
 
@@ -46,7 +47,8 @@ def write(app: Sphinx, error: Exception | None) -> None:
         doctree = app.env.get_doctree(docname)
         found = list(doctree.findall(Block))
         blocks += [_entry(docname, block, evidence) for block in found]
-        (out / f"{docname}.md").write_text(markdown(Path(app.env.doc2path(docname)).read_text(), found))
+        captions = [chart.words(evidence) for chart in doctree.findall(Chart)]
+        (out / f"{docname}.md").write_text(markdown(Path(app.env.doc2path(docname)).read_text(), found, captions))
     listing = {
         "recorded": {chapter: evidence.chapter(chapter)["recorded"] for chapter in _chapters(blocks)},
         "blocks": blocks,
@@ -80,16 +82,16 @@ def _entry(docname: str, block: Block, evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def markdown(text: str, blocks: list[Block]) -> str:
-    """Return a page's source with the code and the output in place of the directives, and without the marks."""
-    waiting = iter(blocks)
+def markdown(text: str, blocks: list[Block], captions: list[str]) -> str:
+    """Return a page's source with code, output and captions in place of the directives, and without the marks."""
+    waiting, told = iter(blocks), iter(captions)
 
     def replaced(found: re.Match[str]) -> str:
         kind, argument, body = found[2], found[3].strip(), found[4]
         if kind in ("block", "call"):
             return "".join(_fences(block)) if (block := next(waiting, None)) else ""
         if kind == "chart":
-            return f"Figure ({argument}): {body.strip()}\n"
+            return f"Figure ({argument}): {next(told)}\n"
         if kind in ("toctree", "measured", "old-anchors"):
             return ""
         return f"{body}\n"
