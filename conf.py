@@ -36,6 +36,7 @@ extensions = [
     "_ext.head",
     "_ext.search",
     "_ext.machine",
+    "_ext.unclaimed",
 ]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_ext", "measured"]

@@ -109,6 +109,34 @@ def test_whatever_a_page_names_that_is_not_there_stops_the_build(site: SiteBed) 
     stopped(site, told, "examples/greetings/test_greetings.py")
 
 
+def test_what_carries_no_claim_is_listed_by_page_and_line(site: SiteBed) -> None:
+    mark = "{claim}`test_greet_says_hello`"
+    text = f"""
+Said once. Said twice with `a.B` in it,
+and *more*. {mark} Then this
+is said, e.g. so. It is said
+that: {mark}
+
+- an item
+- an item with a mark {mark}
+- [a link alone](index.md)
+
+| a | b |
+|---|---|
+| one | two |
+| three | four {mark} |
+| five | `six` |
+"""
+    site.write("docs/greetings.md", PAGE + text)
+    built = site.build()
+    assert built.code == 0, built.told
+    # The page's other sentence has a mark, its heading and its block are none.
+    listed = (site.folder / "build" / "unclaimed" / "greetings.txt").read_text().splitlines()
+    wanted = ["13: Said once.", "14: Then this is said, e.g. so.", "18: an item", "24: one | two", "26: five | six"]
+    assert [line for line in listed if not line.startswith("#")] == wanted
+    assert "5 sentences and table rows carry no claim: build/unclaimed/<page>.txt" in built.told
+
+
 FIGURES = """from lab import figure
 
 
