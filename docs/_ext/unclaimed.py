@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections.abc import Iterator
+from operator import itemgetter
 
 from docutils import nodes
 from sphinx.addnodes import pending_xref
@@ -44,7 +45,7 @@ def write(app: Sphinx, error: Exception | None) -> None:
     FOLDER.mkdir(parents=True)
     count = 0
     for docname in sorted(app.env.found_docs):
-        found = sorted(unclaimed(app.env.get_doctree(docname)))
+        found = sorted(unclaimed(app.env.get_doctree(docname)), key=itemgetter(0))
         count += len(found)
         if found:
             path = FOLDER / f"{docname.replace('/', '-')}.txt"
