@@ -1,5 +1,6 @@
 """A stage: one database of the broker with the workers, beat and web server that a claim needs."""
 
+import contextlib
 import re
 import signal
 import time
@@ -14,6 +15,7 @@ from lab.run import Run
 
 READY = 20.0
 _LINGER = 4.0
+_REST = 1.0
 _SERVES = re.compile(r"Starting development server at (http://127\.0\.0\.1:\d+)/")
 
 
@@ -60,6 +62,16 @@ class Stage:
         waiting = sum(self.redis.llen(key) for key in queue_keys(self.redis))
         return not held and not waiting
 
+    def at_rest(self) -> bool:
+        """Whether no task is left that runs; one that does gets a moment to end."""
+
+        def ended() -> bool:
+            return all(run.started is None or run.ended is not None for run in self.recorder.runs())
+
+        with contextlib.suppress(AssertionError):
+            return bool(self.recorder.wait(ended, _REST, "the end of what still runs"))
+        return False
+
     def reusable(self, spec: StageSpec) -> bool:
         """Whether a claim that asks for `spec` can stand on this stage after the last claim."""
         as_asked = self.spec == spec and not spec.fresh and len(self.workers) == len(spec.workers)
@@ -67,7 +79,9 @@ class Stage:
         # A worker that was paused may have been resumed since.
         as_asked = as_asked and not any(worker.paused for worker in spec.workers)
         as_asked = as_asked and len(self.extras) == int(spec.web)
-        return as_asked and all(process.alive for process in self.processes) and self.idle()
+        as_asked = as_asked and all(process.alive for process in self.processes) and self.idle()
+        # Its last lines would count for the next claim.
+        return as_asked and self.at_rest()
 
 
 def queue_keys(client: redis.Redis) -> list[str]:
