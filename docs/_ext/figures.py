@@ -47,7 +47,8 @@ def chain_against_loop(chain: Claim, loop: Claim) -> figure.Figure:
     bars = []
     ran = []
     for group, claim in (("a loop of .delay()", loop), ("a chain", chain)):
-        found = _ran(claim, "chains.tasks.update_corporation")
+        # The loop's claim runs a second loop, whose tasks it holds.
+        found = _ran(claim, "chains.tasks.update_corporation")[:6]
         began = found[0]["started"]
         for number, run in enumerate(found, 1):
             kind = "one" if claim is chain else "two"

@@ -7,9 +7,9 @@ logger = get_extension_logger(__name__)
 
 
 @shared_task
-def update_corporation(corporation_id, pages=1):
-    # Stands for the pages that ESI would be asked for.
-    sleep(0.25 * pages)
+def update_corporation(corporation_id):
+    # Stands for what ESI would be asked for.
+    sleep(0.25)
     logger.info("Updated corporation %d", corporation_id)
 
 
@@ -27,7 +27,7 @@ def update_in_a_chain(corporation_ids):
 
 @shared_task
 def update_wallet(corporation_id):
-    if not 98_000_000 <= corporation_id < 99_000_000:
+    if corporation_id < 98_000_000:
         raise ValueError(f"{corporation_id} is no corporation of players")
     logger.info("Updated the wallet of %d", corporation_id)
 
@@ -39,8 +39,8 @@ def fetch_structures(corporation_id):
 
 
 @shared_task
-def update_structures(structure_ids):
-    logger.info("Updated the structures %s", structure_ids)
+def update_structures(structure_ids, corporation_id):
+    logger.info("Updated the structures %s of %d", structure_ids, corporation_id)
 
 
 @shared_task

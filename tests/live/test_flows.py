@@ -22,7 +22,7 @@ def test_a_call_runs_as_it_stands_and_draws_its_timeline(chains: Reader) -> None
 
 
 def test_an_edited_task_is_what_the_worker_runs_next(chains: Reader) -> None:
-    task = chains.block("chains/tasks.py", "pages=1")
+    task = chains.block("chains/tasks.py", "sleep(")
     task.edit("Updated corporation", "Visited corporation")
     call = chains.block("chains/demo.py")
     assert "Visited corporation 98000006" in call.run()
@@ -75,7 +75,7 @@ def test_a_killed_part_is_told_and_recovered_by_run(chains: Reader, victim: str)
 
 def test_two_tabs_do_not_see_each_others_tasks(chains: Reader, browser: Browser, live: Server) -> None:
     other = Reader(browser, live, "chains")
-    task = chains.block("chains/tasks.py", "pages=1")
+    task = chains.block("chains/tasks.py", "sleep(")
     task.edit("Updated corporation", "Visited corporation")
     assert "Visited corporation" in chains.block("chains/demo.py").run()
     assert "Visited corporation" not in other.block("chains/demo.py").run()

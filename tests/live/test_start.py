@@ -68,7 +68,7 @@ def test_a_long_path_to_what_is_temporary_is_no_hindrance(browser: Browser, tmp_
 def test_two_live_servers_of_one_machine_do_not_see_each_others_tasks(browser: Browser, live: Server) -> None:
     other = start()
     readers = [Reader(browser, server, "chains") for server in (live, other)]
-    task = readers[0].block("chains/tasks.py", "pages=1")
+    task = readers[0].block("chains/tasks.py", "sleep(")
     task.edit("Updated corporation", "Visited corporation")
     assert "Visited corporation" in readers[0].block("chains/demo.py").run()
     assert "Visited corporation" not in readers[1].block("chains/demo.py").run()
