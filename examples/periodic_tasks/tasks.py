@@ -1,5 +1,3 @@
-import time
-
 from allianceauth.notifications import notify
 from allianceauth.services.hooks import get_extension_logger
 from allianceauth.services.tasks import QueueOnce
@@ -17,13 +15,6 @@ def remind_users_without_main(title="Please choose a main character"):
     logger.info("Reminded %d users", len(users))
 
 
-@shared_task
-def update_structures():
-    logger.info("Updating structures")
-    time.sleep(2)  # Stands for a long row of requests to ESI.
-
-
 @shared_task(base=QueueOnce)
 def update_market_orders(region):
     logger.info("Updating market orders of %s", region)
-    time.sleep(1.5)  # Stands for a row of requests to ESI.

@@ -1,48 +1,82 @@
 """Entries of CELERYBEAT_SCHEDULE: who sends them, when, and what the database does with them."""
 
+import ast
 import datetime as dt
 import json
+import re
+import time
 import zoneinfo
+from collections import Counter, defaultdict
 
 import pytest
+from allianceauth.crontab.schedulers import OffsetDatabaseScheduler
+from allianceauth.eveonline.models import EveCharacter
 from allianceauth.notifications.models import Notification
+from allianceauth.services.tasks import QueueOnce
 from celery import current_app
 from celery.schedules import crontab
-from django.contrib import admin
 from django.contrib.auth.models import User
-from django_celery_beat.models import CrontabSchedule, PeriodicTask
+from django.test import Client
+from django_celery_beat.models import PeriodicTask, PeriodicTasks
 from django_celery_beat.schedulers import ModelEntry
 
 NAME = "periodic_tasks_remind_users_without_main"
 REMIND = "periodic_tasks.tasks.remind_users_without_main"
 MARKET = "periodic_tasks_update_market_orders"
+UPDATE_MARKET = "periodic_tasks.tasks.update_market_orders"
+TITLE = "Please choose a main character"
 SECOND = dt.timedelta(seconds=1)
+MINUTE = dt.timedelta(minutes=1)
+HOUR = dt.timedelta(hours=1)
 TWO_DAYS = dt.timedelta(days=2)
+TOKYO = zoneinfo.ZoneInfo("Asia/Tokyo")
 # With a start time in the past, and no run yet, beat sends an entry as soon as it starts.
 AT_ONCE = {"start_time": dt.datetime(2020, 1, 1, tzinfo=dt.UTC)}
+# Celery's own beat knows nothing of a database.
+NO_ROWS = {"beat_scheduler": "celery.beat:PersistentScheduler"}
+
+
+def scheduler(methods):
+    """Return the arguments of a break that gives beat a scheduler with other `methods` than Auth's."""
+    return {
+        "file": "tasks.py",
+        "old": "logger = ",
+        "new": "from allianceauth.crontab.schedulers import OffsetDatabaseScheduler\n\n\n"
+        f"class Other(OffsetDatabaseScheduler):\n{methods}\n\n\nlogger = ",
+        "conf": {"beat_scheduler": "periodic_tasks.tasks:Other"},
+    }
 
 
 def now():
     return dt.datetime.now(dt.UTC)
 
 
-def titled(name):
-    """Return the entry of the settings, hourly but not in this half of the hour, with a title that tells its runs."""
-    hourly = crontab(minute=(now().minute + 30) % 60)
-    return current_app.conf.beat_schedule[NAME] | {"schedule": hourly, "kwargs": {"title": name}}
+def hourly():
+    """Return a crontab that comes up every hour, but not in this half of it."""
+    return crontab(minute=(now().minute + 30) % 60)
+
+
+def daily(hours_from_now):
+    """Return a crontab for one hour of the day, in this half of which it does not come up."""
+    return crontab(hour=(now() + hours_from_now * HOUR).hour, minute=(now().minute + 30) % 60)
+
+
+def titled(name, schedule=None):
+    """Return the entry of the settings, hourly or at other times, with a title that tells its runs."""
+    return current_app.conf.beat_schedule[NAME] | {"schedule": schedule or hourly(), "kwargs": {"title": name}}
+
+
+def title(kwargs):
+    return ast.literal_eval(kwargs or "{}").get("title")
 
 
 def titles(runs):
-    return [run.kwargs for run in runs]
-
-
-def title(name):
-    return repr({"title": name})
+    return [title(run.kwargs) for run in runs]
 
 
 def all_sent(lab, last):
     """Wait for the run that beat sends last and return the titles of all."""
-    lab.wait(lambda: title(last) in titles(lab.runs()), f"a run with the title {last}")
+    lab.wait(lambda: last in titles(lab.runs()), f"a run with the title {last}")
     return titles(lab.settle())
 
 
@@ -52,12 +86,26 @@ def known_to_beat(name, entry, **columns):
     PeriodicTask.objects.filter(name=name).update(**{"last_run_at": now() - TWO_DAYS, **columns})
 
 
+def never_run(name, entry, changed):
+    """Write the row of an entry that has never run and was last saved at `changed`."""
+    known_to_beat(name, entry, last_run_at=None, date_changed=changed)
+
+
 def row(name=NAME):
     return PeriodicTask.objects.filter(name=name).first()
 
 
-def times(task):
-    return task.crontab.hour, task.crontab.minute
+def runs_of_a_day(schedule):
+    """Return the times at which `schedule` is due on a day of UTC."""
+    midnight = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+    at = midnight - MINUTE
+    found = []
+    while True:
+        start, wait, _ = schedule.remaining_delta(at)
+        at = (start + wait).astimezone(dt.UTC)
+        if at >= midnight + dt.timedelta(days=1):
+            return [f"{at:%H:%M}" for at in found]
+        found.append(at)
 
 
 def messages(lab):
@@ -82,67 +130,188 @@ def beat(lab):
         lab.kill(process)
 
 
-@pytest.mark.broken_by("the end of 1", file="demo.py", old=".delay()", new="()")
+def people():
+    """Make a user without a main character, one with, and one without who may not log in; return the first."""
+    pilot = User.objects.create(username="Kaia_Tennen")
+    ids = {"character_id": 95000001, "character_name": "Kaia Tennen"}
+    corporation = {"corporation_id": 98000001, "corporation_name": "Perimeter Mining", "corporation_ticker": "PERI"}
+    pilot.profile.main_character = EveCharacter.objects.create(**ids, **corporation)
+    pilot.profile.save()
+    User.objects.create(username="Gone", is_active=False)
+    return User.objects.create(username="Without_Main")
+
+
+def told():
+    return [(told.user.username, told.level, told.title) for told in Notification.objects.all()]
+
+
+@pytest.mark.broken_by("missing 1 required", file="tasks.py", old='title="Please choose a main character"', new="title")
 def test_the_task_can_be_started_by_hand(lab):
     """The task of an entry is a normal task, which you can start by hand."""
+    people()
     lab.demo()
     (run,) = lab.finished(REMIND, timeout=4)
     assert run.state == "succeeded"
+    assert told() == [("Without_Main", "warning", TITLE)], f"told {told()}"
+    assert re.search(r"INFO \[periodic_tasks.tasks:\d+\] Reminded 1 users", lab.log_file("extensions.log"))
 
 
 @pytest.mark.broken_by("ended", file="local.py", old="tasks.remind_users", new="task.remind_users")
-@pytest.mark.broken_by("notified", file="tasks.py", old="profile__main_character=None", new="profile=None")
 def test_beat_sends_the_entry_when_it_is_due_and_a_worker_runs_it(lab, beat):
-    """Beat sends the entry of `local.py` when it is due, and a worker runs the task."""
-    user = User.objects.create(username="without_main")
-    entry = current_app.conf.beat_schedule[NAME]
+    """Beat sends the entry of `local.py` when it is due and not before, and a worker runs the task."""
+    people()
+    early = {"early": titled("early")}
+    known_to_beat("early", early["early"], last_run_at=now())
+    entry = current_app.conf.beat_schedule[NAME] | {"schedule": hourly()}
     known_to_beat(NAME, entry)
-    beat({NAME: entry})
-    (run,) = lab.finished()
+    beat(early | {NAME: entry})
+    lab.finished()
+    (run,) = lab.settle()
     assert (run.name, run.state) == (REMIND, "succeeded"), f"{run.name} ended as {run.state}"
-    assert Notification.objects.filter(user=user).count() == 1, "the user was not notified once"
-    assert "Reminded 1 users" in lab.log_file("extensions.log")
+    assert told() == [("Without_Main", "warning", TITLE)], f"told {told()}"
 
 
-@pytest.mark.broken_by("the row says", file="local.py", old="minute=15", new="minute=45")
-def test_the_entry_becomes_a_row_in_the_database_when_beat_starts(lab, beat):
-    """Beat writes the entry into the database when it starts, as a `PeriodicTask` that the admin site can show."""
-    assert row() is None
-    beat({NAME: current_app.conf.beat_schedule[NAME]})
-    made = lab.wait(row, "the row of the entry")
-    assert (made.task, *times(made)) == (REMIND, "11", "15"), f"the row says {made.task}, {times(made)}"
-    assert admin.site.is_registered(PeriodicTask)
+@pytest.mark.broken_by(r"due at \['02:15'\]", conf={"timezone": "Asia/Tokyo"})
+def test_the_first_entry_is_due_every_day_at_a_quarter_past_eleven(lab):
+    """The first entry of `local.py` is due once a day, at 11:15 UTC."""
+    known_to_beat(NAME, current_app.conf.beat_schedule[NAME])
+    due = runs_of_a_day(row().schedule)
+    assert due == ["11:15"], f"due at {due}"
 
 
 @pytest.mark.broken_by(
-    "the row counts", file="local.py", old="minute=15),", new='minute=15),\n    "total_run_count": 5,'
+    r"sent: .*'first'",
+    **scheduler(
+        "    def update_from_dict(self, mapping):\n"
+        "        super().update_from_dict({name: mapping[name] for name in mapping if name not in self.schedule})"
+    ),
 )
+def test_an_entry_may_have_any_name_but_one_name_is_one_entry(lab, beat):
+    """An entry may have any name; a second entry with the same name takes the place of the first."""
+    name = "Any name: with spaces, Ünïcode, 100 %"
+    known_to_beat(name, titled("first"))
+    beat({name: titled("second"), "rest": titled("rest") | AT_ONCE})
+    sent = all_sent(lab, "rest")
+    assert sent == ["second", "rest"], f"sent: {sent}"
+
+
+@pytest.mark.broken_by(
+    "ended as {'path': 'failed', 'name': 'succeeded'",
+    file="tasks.py",
+    old="@shared_task\ndef remind",
+    new='@shared_task(name="remind_users_without_main")\ndef remind',
+)
+def test_the_task_of_an_entry_is_its_full_path_and_no_part_of_it(lab, beat):
+    """An entry's task is found by its full path; its name alone, or with a part of the path, is no task."""
+    tasks = {"path": REMIND, "name": REMIND.rpartition(".")[2], "part": REMIND.partition(".")[2]}
+    entries = {name: titled(name) | {"task": task} for name, task in tasks.items()}
+    for name, entry in entries.items():
+        known_to_beat(name, entry)
+    beat(entries)
+    lab.finished(count=3)
+    ended = {name: run.state for name, task in tasks.items() for run in lab.runs(task)}
+    assert ended == {"path": "succeeded", "name": "failed", "part": "failed"}, f"ended as {ended}"
+
+
+@pytest.mark.broken_by(
+    "sent:",
+    **scheduler(
+        "    def enabled_models_qs(self):\n        return super().enabled_models_qs().exclude(interval=None)\n\n"
+        "    def update_from_dict(self, mapping):\n        pass"
+    ),
+)
+def test_a_schedule_is_a_crontab_or_a_timedelta(lab, beat):
+    """An entry's schedule may be a crontab or a timedelta: both are stored, and sent when they are due."""
+    entries = {"crontab": titled("crontab"), "timedelta": titled("timedelta", HOUR)}
+    for name, entry in entries.items():
+        known_to_beat(name, entry)
+    beat(entries)
+    sent = all_sent(lab, "timedelta")
+    assert sent == ["crontab", "timedelta"], f"sent: {sent}"
+    assert (row("crontab").crontab.hour, row("crontab").interval) == ("*", None)
+    assert (row("timedelta").crontab, row("timedelta").schedule.run_every) == (None, HOUR)
+
+
+@pytest.mark.broken_by(
+    "told",
+    **scheduler(
+        "    def update_from_dict(self, mapping):\n"
+        "        super().update_from_dict({name: {**entry, 'kwargs': {}} for name, entry in mapping.items()})"
+    ),
+)
+def test_the_task_gets_the_kwargs_of_its_entry(lab, beat):
+    """The task gets the `kwargs` of its entry as its arguments."""
+    people()
+    entries = {NAME: titled("From the settings")}
+    known_to_beat(NAME, entries[NAME])
+    beat(entries)
+    lab.finished()
+    assert told() == [("Without_Main", "warning", "From the settings")], f"told {told()}"
+
+
+@pytest.mark.broken_by("the row of the last entry", conf=NO_ROWS)
+def test_the_entry_becomes_a_row_in_the_database_when_beat_starts(lab, beat):
+    """Beat writes each entry into the database when it starts; the admin lists it under "Periodic tasks"."""
+    names = [NAME, MARKET]
+    assert not PeriodicTask.objects.filter(name__in=names).exists()
+    beat({name: current_app.conf.beat_schedule[name] for name in names})
+    lab.wait(lambda: row(MARKET), "the row of the last entry", timeout=4)
+    written = [(row(name).task, row(name).crontab.hour, row(name).crontab.minute, row(name).kwargs) for name in names]
+    assert written == [(REMIND, "11", "15", "{}"), (UPDATE_MARKET, "*", "20,50", '{"region": "The Forge"}')], (
+        f"the rows say {written}"
+    )
+    client = Client(SERVER_NAME="127.0.0.1")
+    client.force_login(User.objects.create_superuser("Admin"))
+    listed = client.get("/admin/django_celery_beat/periodictask/").content.decode()
+    assert ">Periodic tasks</a>" in client.get("/admin/").content.decode()
+    assert all(name in listed for name in names), "the admin does not list both"
+
+
+@pytest.mark.broken_by("a new time of the last run", conf=NO_ROWS)
 def test_the_row_counts_what_beat_sends_while_the_log_says_nothing(lab, beat):
     """The row counts the runs and keeps the time of the last; beat's log does not name what it sends."""
     began = now()
-    entry = current_app.conf.beat_schedule[NAME]
-    known_to_beat(NAME, entry)
-    process = beat({NAME: entry})
-    lab.wait(lambda: row().last_run_at > began, "a new time of the last run in the row")
+    entries = {NAME: titled("told")}
+    known_to_beat(NAME, entries[NAME])
+    process = beat(entries)
+    lab.wait(lambda: row().last_run_at > began, "a new time of the last run in the row", timeout=4)
     assert row().total_run_count == 1, f"the row counts {row().total_run_count}"
-    assert REMIND not in lab.printed(process)
+    log = lab.printed(process)
+    assert "celery beat" in log
+    assert NAME not in log
+    assert REMIND not in log
 
 
-@pytest.mark.broken_by("the row of the entry", conf={"beat_scheduler": "celery.beat:PersistentScheduler"})
+@pytest.mark.broken_by("the rows count {'first': 1, 'later': 1}", **scheduler("    sync_every = 0"))
+def test_the_row_is_up_to_three_minutes_late_until_beat_stops(lab, beat):
+    """Beat writes its first run at once, later ones every three minutes, and the rest when it is stopped."""
+    entries = {name: titled(name) for name in ("first", "later")}
+    for name, entry in entries.items():
+        known_to_beat(name, entry)
+    process = beat(entries)
+    assert all_sent(lab, "later") == ["first", "later"]
+    lab.wait(lambda: row("first").total_run_count == 1, "a count in the first row")
+    counts = {name: row(name).total_run_count for name in entries}
+    assert counts == {"first": 1, "later": 0}, f"the rows count {counts}"
+    assert OffsetDatabaseScheduler.sync_every == 180
+    lab.stop(process)
+    assert row("later").total_run_count == 1
+
+
+@pytest.mark.broken_by("the row of the entry", conf=NO_ROWS)
 def test_an_entry_taken_out_of_the_settings_stays_in_the_database_and_is_still_sent(lab, beat):
-    """An entry that is taken out of the settings stays in the database, and beat goes on sending it."""
-    entry = titled("as before")
-    process = beat({NAME: entry})
-    lab.wait(row, "the row of the entry", timeout=4)
+    """An entry that is renamed in the settings, or taken out, stays in the database; beat goes on sending it."""
+    process = beat({NAME: titled("as before"), "gone": titled("gone")})
+    lab.wait(lambda: row("gone"), "the row of the entry", timeout=4)
     lab.kill(process)
-    PeriodicTask.objects.filter(name=NAME).update(last_run_at=now() - TWO_DAYS)
-    beat({})
-    (run,) = lab.finished()
-    assert titles([run]) == [title("as before")]
+    PeriodicTask.objects.filter(name__in=[NAME, "gone"]).update(last_run_at=now() - TWO_DAYS)
+    beat({"renamed": titled("renamed"), "rest": titled("rest") | AT_ONCE})
+    sent = all_sent(lab, "rest")
+    assert sent == ["as before", "gone", "rest"], f"sent: {sent}"
     assert row().enabled, "the row was disabled"
 
 
-@pytest.mark.broken_by("sent:", file="demo_forget.py", old="remind_users", new="remind_all_users")
+@pytest.mark.broken_by("sent:", file="demo_forget.py", old=".delete()", new=".update(total_run_count=0)")
 def test_deleting_the_row_ends_an_entry_that_is_not_in_the_settings(lab, beat):
     """An entry that is no longer in the settings ends when its row is deleted."""
     rest = {"rest": titled("rest")}
@@ -151,19 +320,37 @@ def test_deleting_the_row_ends_an_entry_that_is_not_in_the_settings(lab, beat):
     lab.demo("demo_forget.py")
     beat(rest)
     sent = all_sent(lab, "rest")
-    assert sent == [title("rest")], f"sent: {sent}"
+    assert sent == ["rest"], f"sent: {sent}"
 
 
-@pytest.mark.broken_by("the row says", file="local.py", old="hour=11", new="hour=12")
+@pytest.mark.broken_by("the row of the entry", conf=NO_ROWS)
+def test_deleting_only_the_row_brings_it_back_when_beat_starts(lab, beat):
+    """The row of an entry that is still in the settings is written again when beat starts."""
+    entries = {NAME: titled("back")}
+    known_to_beat(NAME, entries[NAME])
+    lab.demo("demo_forget.py")
+    assert row() is None
+    beat(entries)
+    lab.wait(row, "the row of the entry", timeout=4)
+
+
+@pytest.mark.broken_by(
+    "sent: .*Edited",
+    **scheduler(
+        "    def update_from_dict(self, mapping):\n"
+        "        super().update_from_dict({name: mapping[name] for name in mapping if name not in self.schedule})"
+    ),
+)
 def test_the_settings_win_over_an_edit_in_the_admin_when_beat_starts(lab, beat):
     """When beat starts it writes task, schedule and arguments of the settings over what was edited in the admin."""
-    entry = current_app.conf.beat_schedule[NAME]
+    entries = {NAME: titled("settings")}
     edited = {"schedule": crontab(hour=5, minute=0), "kwargs": {"title": "Edited"}, "task": "edited"}
-    known_to_beat(NAME, entry | edited)
-    beat({NAME: entry})
+    known_to_beat(NAME, entries[NAME] | edited)
+    beat(entries)
     (run,) = lab.finished()
-    assert (run.name, run.kwargs) == (REMIND, "{}")
-    assert times(row()) == ("11", "15"), f"the row says {times(row())}"
+    assert (run.name, title(run.kwargs)) == (REMIND, "settings"), f"sent: {run.name} {run.kwargs}"
+    written = (row().task, row().crontab.hour, row().kwargs)
+    assert written == (REMIND, "*", '{"title": "settings"}'), f"the row says {written}"
 
 
 @pytest.mark.broken_by("sent:", file="local.py", old="minute=15),", new='minute=15),\n    "enabled": True,')
@@ -174,34 +361,71 @@ def test_an_entry_disabled_in_the_admin_stays_disabled_when_beat_starts(lab, bea
     known_to_beat("rest", entries["rest"])
     beat(entries)
     sent = all_sent(lab, "rest")
-    assert sent == [title("rest")], f"sent: {sent}"
+    assert sent == ["rest"], f"sent: {sent}"
     assert not row().enabled
 
 
-@pytest.mark.broken_by("sent:", conf={"timezone": "Asia/Tokyo"})
-def test_an_hour_in_a_crontab_is_an_hour_of_utc(lab, beat):
-    """An hour in a crontab is an hour of UTC, which is EVE time."""
-    a_minute = dt.timedelta(minutes=1)
-    utc = now().replace(second=0, microsecond=0) - a_minute
-    clocks = {"Asia/Tokyo": utc.astimezone(zoneinfo.ZoneInfo("Asia/Tokyo")), "UTC": utc}
+@pytest.fixture
+def server_in_tokyo(monkeypatch):
+    """Set the time zone of the machine, as far as the processes started from here on can see."""
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.fixture
+def celery_in_tokyo(monkeypatch):
+    """Set CELERY_TIMEZONE for this process and those started from here on."""
+    monkeypatch.setattr(current_app.conf, "timezone", "Asia/Tokyo")
+    # Celery keeps what it once made of the setting.
+    vars(current_app._get_current_object()).pop("timezone", None)
+    yield
+    vars(current_app._get_current_object()).pop("timezone", None)
+
+
+def sent_by_the_clock_of(lab, beat):
+    """Let beat send entries for a minute ago by the clocks of UTC and of Tokyo and return which it sent."""
+    utc = now().replace(second=0, microsecond=0) - MINUTE
+    clocks = {"Tokyo": utc.astimezone(TOKYO), "UTC": utc}
     entries = {
-        zone: titled(zone) | {"schedule": crontab(hour=clock.hour, minute=clock.minute)}
+        f"{zone} {app}": titled(zone, crontab(hour=clock.hour, minute=clock.minute))
+        for app in ("of one app", "of another")
         for zone, clock in clocks.items()
     }
-    for zone, entry in entries.items():
-        known_to_beat(zone, entry, last_run_at=utc - a_minute)
+    for name, entry in entries.items():
+        known_to_beat(name, entry, last_run_at=utc - MINUTE)
     rest = {"rest": titled("rest")}
     known_to_beat("rest", rest["rest"])
     beat(entries | rest)
-    sent = sorted(all_sent(lab, "rest"))
-    assert sent == [title("UTC"), title("rest")], f"sent: {sent}"
-    assert str(row("UTC").crontab.timezone) == "UTC"
+    return all_sent(lab, "rest")
+
+
+@pytest.mark.broken_by("sent:", conf={"timezone": "Asia/Tokyo"})
+def test_an_hour_in_a_crontab_is_an_hour_of_utc(lab, beat, server_in_tokyo):
+    """An hour in a crontab is an hour of UTC, which is EVE time, whatever the time zone of the server."""
+    assert time.tzname[0] == "JST"
+    sent = sent_by_the_clock_of(lab, beat)
+    assert sent == ["UTC", "UTC", "rest"], f"sent: {sent}"
+
+
+@pytest.mark.broken_by(
+    "sent:",
+    file="local.py",
+    old="from celery.schedules import crontab\n",
+    new="from celery.schedules import crontab\n\ncrontab.tz = __import__('datetime').UTC\n",
+)
+def test_the_setting_celery_timezone_moves_the_hours_of_every_entry(lab, beat, celery_in_tokyo):
+    """`CELERY_TIMEZONE` moves the hours of all entries of an installation, whichever app they are of."""
+    sent = sent_by_the_clock_of(lab, beat)
+    assert sent == ["Tokyo", "Tokyo", "rest"], f"sent: {sent}"
 
 
 @pytest.mark.broken_by("ended as succeeded", file="tasks.py", old="def remind_users_", new="def remind_user_")
 def test_a_misspelled_task_is_sent_and_the_worker_throws_it_away(lab, beat):
     """Beat sends a task that does not exist and counts it as a run; the worker logs an error and throws it away."""
-    entry = current_app.conf.beat_schedule[NAME] | {"task": "periodic_tasks.tasks.remind_user_without_main"}
+    entry = titled("misspelled") | {"task": "periodic_tasks.tasks.remind_user_without_main"}
     known_to_beat(NAME, entry)
     beat({NAME: entry})
     (run,) = lab.finished()
@@ -213,114 +437,234 @@ def test_a_misspelled_task_is_sent_and_the_worker_throws_it_away(lab, beat):
 
 
 @pytest.mark.broken_by("sent:", conf={"beat_schedule": {NAME: {"task": REMIND, **AT_ONCE}}})
-def test_an_entry_that_has_never_run_is_not_due_when_beat_starts(lab, beat):
-    """An entry that has never run is not due when beat starts, however long ago beat first saw it."""
-    entries = {"crontab": titled("crontab"), "interval": titled("interval") | {"schedule": dt.timedelta(hours=1)}}
-    for name, entry in entries.items():
-        known_to_beat(name, entry, last_run_at=None, date_changed=now() - TWO_DAYS)
-    beat({**entries, "new": titled("new"), "rest": titled("rest") | AT_ONCE})
-    sent = all_sent(lab, "rest")
-    assert sent == [title("rest")], f"sent: {sent}"
+def test_an_entry_of_the_settings_that_has_never_run_counts_from_the_start_of_beat(lab, beat):
+    """An entry of the settings that has never run is not due when beat starts, however long beat has known it.
+
+    A crontab waits for its next time, an interval counts from the start of beat.
+    """
+    schedules = {"crontab": hourly(), "interval": HOUR}
+    known = {name: titled(name, schedule) for name, schedule in schedules.items()} | {"soon": titled("soon", SECOND)}
+    for name, entry in known.items():
+        never_run(name, entry, now() - TWO_DAYS)
+    unknown = {f"new {name}": titled(f"new {name}", schedule) for name, schedule in schedules.items()}
+    started = time.time()
+    beat({**known, **unknown, "rest": titled("rest") | AT_ONCE})
+    all_sent(lab, "soon")
+    sent = {
+        title(event["kwargs"]): event["timestamp"] for event in reversed(lab.events) if event["type"] == "task-sent"
+    }
+    assert sent.keys() == {"rest", "soon"}, f"sent: {sent}"
+    assert sent["soon"] > started + 1
+    for name in ("crontab", "new crontab"):
+        due, wait = ModelEntry(row(name)).is_due()
+        assert (due, (now() + wait * SECOND).minute) == (False, row(name).schedule.minute.copy().pop())
 
 
-@pytest.mark.broken_by("sent 0 times", conf={"beat_cron_starting_deadline": 60})
-def test_beat_makes_up_for_missed_runs_with_a_single_one(lab, beat):
-    """When beat was down over several of an entry's times it sends the entry once when it is back."""
-    entries = {NAME: titled("missed"), "rest": titled("rest") | {"schedule": SECOND}}
-    known_to_beat(NAME, entries[NAME])
-    known_to_beat("rest", entries["rest"])
-    beat(entries)
-    # The second one is sent a second later: time enough for more of the first.
-    lab.wait(lambda: titles(lab.runs()).count(title("rest")) == 2, "two runs of the rest")
-    count = titles(lab.runs()).count(title("missed"))
-    assert count == 1, f"sent {count} times"
-
-
-@pytest.mark.workers
 @pytest.mark.broken_by(
-    "both beats", file="tasks.py", old="@shared_task\ndef remind", new="@shared_task(base=QueueOnce)\ndef remind"
+    r"sent: \['rest'\]",
+    **scheduler(
+        "    def enabled_models_qs(self):\n        return super().enabled_models_qs().exclude(last_run_at=None)"
+    ),
 )
-def test_two_beats_send_every_entry_twice(lab, beat):
-    """Two beats send every entry twice."""
-    entries = {NAME: titled("twice") | {"schedule": SECOND}}
-    known_to_beat(NAME, entries[NAME], last_run_at=now())
-    beats = {f"gen{beat(entries).pid}", f"gen{beat(entries).pid}"}
+def test_a_row_that_the_settings_do_not_hold_counts_from_its_last_change_until_it_has_run(lab, beat):
+    """A row that is not in the settings and has never run is due when its time has come since it was last saved.
 
-    def senders():
-        return {headers["origin"].partition("@")[0] for _, headers in messages(lab)}
-
-    lab.wait(lambda: senders() == beats, "a message of both beats", timeout=6)
-
-
-@pytest.mark.workers
-@pytest.mark.broken_by("expires", file="local.py", old='"expire_seconds"', new='"expires"')
-@pytest.mark.broken_by("priority", file="local.py", old='"priority": 7', new='"priority": 3')
-def test_of_the_options_priority_and_expire_seconds_count_and_expires_does_not(lab, beat):
-    """An entry's `kwargs` reach the message, and so do the options `priority` and `expire_seconds`, not `expires`."""
-    entry = current_app.conf.beat_schedule[MARKET]
-    others = {"kwargs": {"region": "Domain"}, "options": {"expires": 1800, "countdown": 60}}
-    entries = {MARKET: entry, "others": entry | others}
-    for name, fields in entries.items():
-        known_to_beat(name, fields)
-    beat(entries)
-    lab.wait(lambda: len(messages(lab)) == 2, "two messages")
-    found = {headers["periodic_task_name"]: (key, headers) for key, headers in messages(lab)}
-    key, headers = found[MARKET]
-    assert key == "celery\x06\x167", f"not sent with priority 7: {key!r}"
-    assert headers["expires"], "the message never expires"
-    assert headers["kwargsrepr"] == "{'region': 'The Forge'}"
-    key, headers = found["others"]
-    assert (key, headers["expires"], headers["eta"]) == ("celery\x06\x165", None, None)
-
-
-def runs_a_day(schedule):
-    """Return how often `schedule` is due between two midnights."""
-    at = midnight = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
-    count = 0
-    while True:
-        start, wait, _ = schedule.remaining_delta(at)
-        at = start + wait
-        if at > midnight + dt.timedelta(days=1):
-            return count
-        count += 1
-
-
-@pytest.mark.workers
-@pytest.mark.broken_by("runs a day", file="demo_minutes.py", old="crontab(hour=11)", new="crontab(hour=11, minute=0)")
-def test_a_crontab_with_an_hour_and_no_minute_runs_sixty_times(lab):
-    """A crontab with an hour and no minute runs in every minute of that hour: sixty times a day."""
-    shown = lab.demo("demo_minutes.py")
-    stored = [CrontabSchedule.from_schedule(shown[name]) for name in ("careless", "careful")]
-    counts = [runs_a_day(schedule.schedule) for schedule in stored]
-    assert counts == [60, 1], f"runs a day: {counts}"
-
-
-def overlap(first, second):
-    return first.ended is None or first.ended > second.started
+    Beat sends it as soon as it starts, a crontab as well as an interval. One saved just now is not due yet.
+    """
+    for kind, schedule in {"crontab": hourly(), "interval": HOUR}.items():
+        never_run(f"new {kind}", titled(f"new {kind}", schedule), now())
+        never_run(f"old {kind}", titled(f"old {kind}", schedule), now() - TWO_DAYS)
+    known_to_beat("rest", titled("rest"))
+    beat({})
+    sent = all_sent(lab, "rest")
+    assert sent == ["old crontab", "old interval", "rest"], f"sent: {sent}"
 
 
 @pytest.mark.broken_by(
-    "one after the other",
-    file="tasks.py",
-    old="@shared_task\ndef update_structures(",
-    new="@shared_task(base=QueueOnce)\ndef update_structures(",
+    "sent:",
+    **scheduler("    def _get_crontab_exclude_query(self):\n        return __import__('django').db.models.Q(pk=0)"),
+)
+def test_a_row_with_a_single_hour_that_the_settings_do_not_hold_waits_until_that_hour_is_near(lab, beat):
+    """A row that is not in the settings, with a single hour other than 4, is sent in the hours around it only."""
+    # The hour of Celery's own cleaning up, at whose rows beat looks all day.
+    known_to_beat("4", titled("4", crontab(hour=4, minute=(now().minute + 30) % 60)))
+    far = 12 if daily(12).hour != {4} else 11
+    for hours in (far, 1, -1):
+        name = f"{hours} hours away"
+        known_to_beat(name, titled(name, daily(hours)))
+        never_run(f"{name}, never run", titled(f"{name}, never run", daily(hours)), now() - TWO_DAYS)
+    known_to_beat("rest", titled("rest"))
+    beat({})
+    sent = all_sent(lab, "rest")
+    near = ["1 hours away", "1 hours away, never run", "-1 hours away", "-1 hours away, never run"]
+    assert sent == ["4", *near, "rest"], f"sent: {sent}"
+
+
+@pytest.mark.broken_by(r"sent .*'interval': 1", conf={"beat_cron_starting_deadline": 60})
+def test_beat_makes_up_for_missed_runs_with_a_single_one(lab, beat):
+    """When beat was down over several times of an entry of the settings, it sends the entry once when it is back."""
+    missed = {"hourly": hourly(), "daily": daily(12), "interval": HOUR}
+    entries = {name: titled(name, schedule) for name, schedule in missed.items()} | {"rest": titled("rest", SECOND)}
+    for name, entry in entries.items():
+        known_to_beat(name, entry)
+    beat(entries)
+    # The second one is sent a second later: time enough for more of the others.
+    lab.wait(lambda: titles(lab.runs()).count("rest") == 2, "two runs of the rest")
+    count = {name: titles(lab.runs()).count(name) for name in missed}
+    assert count == dict.fromkeys(missed, 1), f"sent {count}"
+
+
+@pytest.mark.broken_by(
+    "the start of 2", file="tasks.py", old="@shared_task\ndef remind", new="@shared_task(base=QueueOnce)\ndef remind"
 )
 def test_a_run_that_takes_longer_than_its_interval_overlaps_with_the_next(lab, beat):
     """Beat does not wait for the last run: one that takes longer than the interval overlaps with the next."""
-    name = "periodic_tasks.tasks.update_structures"
-    entries = {"structures": {"task": name, "schedule": SECOND}}
-    known_to_beat("structures", entries["structures"])
-    beat(entries)
-    first, second = lab.started(name, 2)
-    assert overlap(first, second), "the runs came one after the other"
+    entries = {NAME: titled("long", SECOND)}
+    known_to_beat(NAME, entries[NAME])
+    with lab.hold(REMIND):
+        process = beat(entries)
+        first, second = lab.started(REMIND, 2, timeout=5)[:2]
+        assert first.ended is None
+        assert second.ended is None
+        lab.kill(process)
+    lab.settle()
 
 
-@pytest.mark.fresh
-@pytest.mark.broken_by("overlapped", file="tasks.py", old="@shared_task(base=QueueOnce)", new="@shared_task")
+@pytest.mark.broken_by("started while", file="tasks.py", old="@shared_task(base=QueueOnce)", new="@shared_task")
 def test_a_queue_once_task_is_not_sent_again_while_its_last_run_lasts(lab, beat):
-    """A task with AA's QueueOnce is not sent again while its last run lasts; beat tries again an interval later."""
-    entries = {MARKET: current_app.conf.beat_schedule[MARKET] | {"schedule": SECOND}}
-    known_to_beat(MARKET, entries[MARKET])
-    beat(entries)
-    first, second = lab.started("periodic_tasks.tasks.update_market_orders", 2)
-    assert not overlap(first, second), "the runs overlapped"
+    """A task with AA's QueueOnce is not sent again while its last run lasts; beat sends it when that has ended."""
+    entries = {MARKET: current_app.conf.beat_schedule[MARKET] | {"schedule": SECOND}, "rest": titled("rest", SECOND)}
+    for name, entry in entries.items():
+        known_to_beat(name, entry)
+    with lab.hold(UPDATE_MARKET):
+        beat(entries)
+        lab.finished(REMIND, 2)
+        runs = lab.runs(UPDATE_MARKET)
+        assert len(runs) == 1, f"{len(runs) - 1} more started while the first run lasted"
+        assert runs[0].ended is None
+    first, second = lab.started(UPDATE_MARKET, 2)[:2]
+    assert second.sent > first.ended
+    assert re.search(
+        r"INFO \[periodic_tasks.tasks:\d+\] Updating market orders of The Forge", lab.log_file("extensions.log")
+    )
+
+
+@pytest.mark.workers({"paused": True})
+@pytest.mark.broken_by(
+    "'Domain'}\": 'succeeded'",
+    file="tasks.py",
+    old="@shared_task(base=QueueOnce)",
+    new="from celery.worker.request import Request\n\n\nclass Patient(Request):\n    def maybe_expire(self):\n"
+    "        return False\n\n\n@shared_task(base=QueueOnce, Request=Patient)",
+)
+def test_a_worker_throws_away_what_has_expired(lab, beat):
+    """What waits in Redis longer than its `expire_seconds` is thrown away by the worker; what has not expired runs."""
+    market = current_app.conf.beat_schedule[MARKET]
+    late = {"kwargs": {"region": "Domain"}, "options": market["options"] | {"expire_seconds": 1}}
+    entries = {"late": market | late | {"schedule": hourly()}, MARKET: market | {"schedule": hourly()}}
+    for name, entry in entries.items():
+        known_to_beat(name, entry)
+    process = beat(entries)
+    lab.wait(lambda: len(messages(lab)) == 2, "two messages")
+    lab.kill(process)
+    expires = {headers["periodic_task_name"]: headers["expires"] for _, headers in messages(lab)}
+    lab.wait(lambda: now() > dt.datetime.fromisoformat(expires["late"]), "the end of the second")
+    lab.resume()
+    ended = {run.kwargs: run.state for run in lab.finished(UPDATE_MARKET, 2)}
+    assert ended == {"{'region': 'Domain'}": "revoked", "{'region': 'The Forge'}": "succeeded"}, f"ended as {ended}"
+
+
+@pytest.mark.workers
+@pytest.mark.broken_by("not dropped", conf=NO_ROWS)
+def test_of_the_options_priority_and_expire_seconds_count_and_expires_does_not(lab, beat):
+    """An entry's options `priority` and `expire_seconds` reach the message, `expires` and `countdown` don't."""
+    market = current_app.conf.beat_schedule[MARKET] | {"schedule": SECOND}
+    others = {"kwargs": {"region": "Domain"}, "options": {"expires": 1800, "countdown": 60}}
+    entries = {MARKET: market, "others": market | others}
+    began = now()
+    for name, entry in entries.items():
+        known_to_beat(name, entry)
+    process = beat(entries)
+    found = lab.wait(lambda: len(both := by_kwargs(lab)) == 2 and both, "two messages")
+    key, headers = found["{'region': 'Domain'}"]
+    assert (key, headers["expires"], headers["eta"]) == ("celery\x06\x165", None, None), "not dropped"
+    key, headers = found["{'region': 'The Forge'}"]
+    assert key == "celery\x06\x167", f"not sent with priority 7: {key!r}"
+    sent = dt.datetime.fromisoformat(headers["expires"]) - 1800 * SECOND
+    assert began <= sent <= now(), "it does not expire after half an hour"
+    assert not re.search("expires|countdown", lab.printed(process))
+
+
+def by_kwargs(lab):
+    return {headers["kwargsrepr"]: (key, headers) for key, headers in messages(lab)}
+
+
+@pytest.mark.workers
+@pytest.mark.broken_by(
+    "not sent by both",
+    **scheduler(
+        "    def apply_entry(self, entry, producer=None):\n"
+        "        from django.core.cache import cache\n\n"
+        '        if "tick" in entry.name or cache.add(entry.name, 1):\n'
+        "            super().apply_entry(entry, producer)"
+    ),
+)
+def test_two_beats_send_every_entry_twice_but_for_queue_once(lab, beat):
+    """Two beats send each entry of an installation twice, Auth's own too; only a QueueOnce task's is sent once."""
+    current_app.loader.import_default_modules()
+    all_hourly = {"schedule": hourly(), "apply_offset": False}
+    entries = {name: entry | all_hourly for name, entry in current_app.conf.beat_schedule.items()}
+    entries["tick"] = titled("tick", SECOND)
+    for name, entry in entries.items():
+        fields = {key: value for key, value in entry.items() if key != "apply_offset"}
+        known_to_beat(name, fields, last_run_at=now())
+    beats = {f"gen{beat(entries).pid}", f"gen{beat(entries).pid}"}
+
+    def sent():
+        """Return by whom each entry was sent."""
+        found = defaultdict(list)
+        for _, headers in messages(lab):
+            found[headers["periodic_task_name"]].append(headers["origin"].partition("@")[0])
+        return found
+
+    # From a beat's first run on it keeps the times of its runs for itself for three minutes.
+    lab.wait(lambda: set(sent()["tick"]) == beats, "a tick of both beats", timeout=6)
+    PeriodicTask.objects.filter(name__in=entries).update(last_run_at=now() - TWO_DAYS)
+    PeriodicTasks.update_changed()
+    before = Counter(sent()["tick"])
+    lab.wait(lambda: all((Counter(sent()["tick"]) - before)[one] >= 2 for one in beats), "two more ticks of both")
+    found = sent()
+    del entries["tick"]
+    once = {name for name in entries if isinstance(current_app.tasks[entries[name]["task"]], QueueOnce)}
+    assert {MARKET, "run_model_update"} <= once
+    for name in entries:
+        if name in once:
+            assert len(found[name]) == 1, f"{name} was sent by {found[name]}"
+        else:
+            assert sorted(found[name]) == sorted(beats), f"{name} was not sent by both beats, once each: {found[name]}"
+
+
+@pytest.mark.workers
+@pytest.mark.broken_by(
+    r"runs a day: 1\b",
+    file="demo_minutes.py",
+    old="from celery.schedules import crontab\n",
+    new="import functools\n\nfrom celery import schedules as all\n\ncrontab = functools.partial(all.crontab, minute=0)\n",
+)
+def test_a_crontab_with_an_hour_and_no_minute_runs_sixty_times(lab, capsys):
+    """A crontab runs every minute; with an hour and no minute, in every minute of that hour: sixty times a day."""
+    shown = lab.demo("demo_minutes.py")
+    printed = capsys.readouterr().out
+    due = {}
+    for name, schedule in {
+        "every": shown["crontab"](),
+        "careless": shown["careless"],
+        "careful": shown["careful"],
+    }.items():
+        known_to_beat(name, titled(name, schedule))
+        due[name] = runs_of_a_day(row(name).schedule)
+    assert len(due["careless"]) == 60, f"runs a day: {len(due['careless'])}"
+    assert due["careless"] == [f"11:{minute:02d}" for minute in range(60)]
+    assert due["careful"] == ["11:15"]
+    assert len(due["every"]) == 24 * 60
+    assert printed == "60 runs a day without a minute, 1 with one\n", f"printed {printed!r}"
