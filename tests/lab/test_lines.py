@@ -1,0 +1,72 @@
+"""Lines are noted for the claim that executed them, also in processes that were there before it and are killed."""
+
+import multiprocessing
+import os
+import signal
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import coverage
+
+from lab.lines import Lines
+
+_WORK = """
+def first():
+    return 1
+
+
+def second():
+    return 2
+"""
+_fork = multiprocessing.get_context("fork")
+
+
+def _worker(folder: Path, line: Connection) -> None:
+    """Do as a worker does: import, then take up what comes, and never end by itself."""
+    from celery.signals import task_postrun, task_prerun
+
+    lines = Lines("worker", folder)
+    lines.listen()
+    names: dict[str, object] = {}
+    path = folder / "work.py"
+    exec(compile(path.read_text(), str(path), "exec"), names)
+    while True:
+        name = line.recv()
+        task_prerun.send(sender=name)
+        names[name]()  # type: ignore[operator]
+        task_postrun.send(sender=name)
+        line.send("done")
+
+
+def _run(folder: Path) -> None:
+    """Run two claims on one worker, which is killed at the end."""
+    lines = Lines("test", folder)
+    ours, theirs = _fork.Pipe()
+    worker = _fork.Process(target=_worker, args=(folder, theirs))
+    worker.start()
+    for claim, name in (("chapter/test_one", "first"), ("chapter/test_two", "second"), ("chapter/test_two", "first")):
+        with lines.claim(claim):
+            ours.send(name)
+            ours.recv()
+    assert worker.pid
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.join()
+    lines.end()
+
+
+def test_a_worker_that_was_there_before_the_claims_and_is_killed_tells_which_ran_what(tmp_path: Path) -> None:
+    (tmp_path / "lines").mkdir()
+    (tmp_path / "work.py").write_text(_WORK)
+    run = _fork.Process(target=_run, args=(tmp_path,))
+    run.start()
+    run.join()
+    assert run.exitcode == 0
+    data = coverage.Coverage(data_file=str(tmp_path / "all"), config_file=False, messages=False)
+    data.combine([str(path) for path in (tmp_path / "lines").iterdir()])
+    noted = data.get_data().contexts_by_lineno(str(tmp_path / "work.py"))
+    assert {line: sorted(contexts) for line, contexts in noted.items()} == {
+        2: ["worker"],
+        3: ["worker|chapter/test_one", "worker|chapter/test_two"],
+        6: ["worker"],
+        7: ["worker|chapter/test_two"],
+    }
