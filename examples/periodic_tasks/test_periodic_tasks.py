@@ -649,7 +649,8 @@ def test_two_beats_send_every_entry_twice_but_for_queue_once(lab, beat):
     r"runs a day: 1\b",
     file="demo_minutes.py",
     old="from celery.schedules import crontab\n",
-    new="import functools\n\nfrom celery import schedules as all\n\ncrontab = functools.partial(all.crontab, minute=0)\n",
+    new="import functools\n\nfrom celery import schedules\n\n"
+    "crontab = functools.partial(schedules.crontab, minute=0)\n",
 )
 def test_a_crontab_with_an_hour_and_no_minute_runs_sixty_times(lab, capsys):
     """A crontab runs every minute; with an hour and no minute, in every minute of that hour: sixty times a day."""
