@@ -55,7 +55,8 @@ def _forget(chapter: str, app: Any, *, models: bool) -> None:
     if models:
         apps.all_models[chapter].clear()
         apps.clear_cache()
-    for name in [name for name in app.tasks if name.startswith(f"{chapter}.")]:
+    # By module: a task may have a name of its choice.
+    for name in [name for name, task in app.tasks.items() if task.__module__.startswith(f"{chapter}.")]:
         app.tasks.pop(name)
     for registered in hooks._hooks.values():
         registered[:] = [hook for hook in registered if not hook.__module__.startswith(chapter)]

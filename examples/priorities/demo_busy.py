@@ -1,4 +1,4 @@
 from priorities.tasks import update_assets
 
 for character_id in range(90000001, 90000013):
-    update_assets.apply_async(args=[character_id, 7], priority=9)
+    update_assets.apply_async(args=[character_id], priority=9)

@@ -8,13 +8,17 @@ logger = get_extension_logger(__name__)
 
 @shared_task
 def update_structure(structure_id, with_fittings=False):
-    fittings = "with" if with_fittings else "without"
-    logger.info("Updated structure %d, %s fittings", structure_id, fittings)
+    logger.info("Updated structure %d, with fittings: %s", structure_id, with_fittings)
 
 
 @shared_task
 def report_attack(structure_id):
     logger.warning("Structure %d is under attack", structure_id)
+
+
+@shared_task(name="discord.announce_attack")
+def announce_attack(structure_id):
+    logger.info("Announced the attack on structure %d", structure_id)
 
 
 @shared_task(bind=True, priority=3)
@@ -50,8 +54,10 @@ def update_members(self, corporation_id):
     logger.info("Members of %d, with priority %s", corporation_id, priority)
 
 
-@shared_task
-def update_alliance(corporation_ids):
+@shared_task(bind=True)
+def update_alliance(self, corporation_ids):
+    priority = self.request.delivery_info["priority"]
+    logger.info("Alliance of %d, with priority %s", len(corporation_ids), priority)
     for corporation_id in corporation_ids:
         update_members.delay(corporation_id)
 
