@@ -1,4 +1,4 @@
 from queue_once.tasks import update_corporation
 
-update_corporation.delay(98000001)
-update_corporation.delay(98000001)
+accepted = update_corporation.delay(98000001)
+rejected = update_corporation.delay(98000001)

@@ -1,7 +1,7 @@
 import time
 
 import celery_once
-from allianceauth.eveonline.models import EveCharacter, EveCorporationInfo
+from allianceauth.eveonline.models import EveCorporationInfo
 from allianceauth.services.hooks import get_extension_logger
 from allianceauth.services.tasks import QueueOnce
 from celery import shared_task
@@ -17,7 +17,7 @@ def update_corporation(self, corporation_id, force=False):
 
 
 @shared_task(base=QueueOnce, once={"keys": ["corporation_id"], "graceful": True})
-def update_structures(corporation_id, force=False):
+def update_structures(corporation_id, force):
     time.sleep(0.3)  # stands for the requests to ESI
     logger.info("Structures of corporation %s updated", corporation_id)
 
@@ -28,7 +28,7 @@ def update_prices(region_id):
     logger.info("Prices in region %s updated", region_id)
 
 
-@shared_task(base=QueueOnce, once={"keys": ["corporation_id"]})
+@shared_task(base=QueueOnce, once={"timeout": 2 * 60 * 60})
 def update_members(corporation_id):
     corporation = EveCorporationInfo.objects.get(corporation_id=corporation_id)
     logger.info("Members of %s updated", corporation)
@@ -43,6 +43,7 @@ def recount_fleets(corporation_id):
 
 @shared_task(bind=True, base=QueueOnce, max_retries=1)
 def update_wallet(self, corporation_id):
+    logger.info("Wallet of corporation %s: attempt %d", corporation_id, self.request.retries + 1)
     try:
         corporation = EveCorporationInfo.objects.get(corporation_id=corporation_id)
     except EveCorporationInfo.DoesNotExist as error:
@@ -50,10 +51,18 @@ def update_wallet(self, corporation_id):
     logger.info("Wallet of %s updated", corporation)
 
 
+@shared_task(bind=True, base=QueueOnce, once={"unlock_before_run": True, "graceful": True}, max_retries=1)
+def recount_pilots(self, corporation_id):
+    try:
+        corporation = EveCorporationInfo.objects.get(corporation_id=corporation_id)
+    except EveCorporationInfo.DoesNotExist as error:
+        raise self.retry(countdown=1, exc=error) from error
+    logger.info("Pilots of %s counted", corporation)
+
+
 @shared_task(base=QueueOnce)
 def update_characters(character_ids):
-    known = EveCharacter.objects.filter(character_id__in=character_ids).count()
-    logger.info("%d characters updated", known)
+    logger.info("%d characters updated", len(character_ids))
 
 
 @shared_task(base=QueueOnce, once={"keys": ["corporation_id", "page"], "graceful": True})
