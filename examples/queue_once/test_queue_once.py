@@ -1004,7 +1004,7 @@ def test_a_worker_stopped_by_supervisor_ends_the_task_and_gives_the_lock_back(la
 @pytest.mark.broken_by(r"after the kill: accepted", **UNLOCKED)
 @pytest.mark.fresh
 def test_a_worker_killed_in_its_shutdown_loses_the_task_and_leaves_its_lock(lab):
-    """A worker killed in its warm shutdown, as by supervisor after 600 s, loses the running task and leaves its lock."""
+    """A worker killed in its warm shutdown, by supervisor after 600 s, loses the task it runs and leaves its lock."""
     conf = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=(";",))
     conf.read("supervisor.conf")
     given = [conf["program:worker"].get(name) for name in ("stopsignal", "stopwaitsecs", "killasgroup")]
