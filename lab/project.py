@@ -9,7 +9,8 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from importlib.metadata import version
+from functools import cache
+from importlib.metadata import distributions
 from pathlib import Path
 
 from lab.errors import LabError
@@ -18,15 +19,18 @@ from lab.paths import EXAMPLES, PROJECTS, ROOT, chapters
 NAME = "myauth"
 
 
+@cache
 def kept() -> Path:
     """Return the folder of the kept project, making it first where it is missing.
 
-    It is kept under a key of the Alliance Auth version, the example apps' models and our settings.
+    It is kept under a key of all that decides what `allianceauth start` and `migrate` make: the packages that are
+    installed, our settings, and the example apps' settings, models and migrations.
     """
-    parts = [version("allianceauth"), version("django"), sys.version]
+    parts = [sys.version, *sorted(f"{package.name} {package.version}" for package in distributions())]
     parts += [(ROOT / "lab" / name).read_text() for name in ("settings.py", "project.py")]
     parts += chapters()
-    parts += [path.read_text() for path in sorted(EXAMPLES.glob("*/models.py"))]
+    for pattern in ("*/local.py", "*/models.py", "*/migrations/*.py"):
+        parts += [f"{path.relative_to(EXAMPLES)}\n{path.read_text()}" for path in sorted(EXAMPLES.glob(pattern))]
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     folder = PROJECTS / key
     if folder.exists():
@@ -78,14 +82,14 @@ def enter(project: Path, broker_url: str) -> None:
         from django.core.management import call_command
         from django.db import connection
 
-        call_command("migrate", run_syncdb=True, verbosity=0)
+        call_command("migrate", verbosity=0)
         connection.close()
         with tempfile.TemporaryDirectory(dir=PROJECTS) as scratch:
             fresh = Path(scratch) / database.name
-            _sqlite_copy(database, fresh)
+            copy_database(database, fresh)
             _rename(fresh, migrated)
     template().parent.mkdir(exist_ok=True)
-    _sqlite_copy(migrated, template())
+    copy_database(migrated, template())
     reset_database()
     # Some time or ten megabytes each, which every process that is forked from here on would spend anew.
     import allianceauth.authentication.views
@@ -130,10 +134,11 @@ def reset_database() -> None:
     from django.db import connection
 
     connection.close()
-    _sqlite_copy(template(), Path(settings.DATABASES["default"]["NAME"]))
+    copy_database(template(), Path(settings.DATABASES["default"]["NAME"]))
 
 
-def _sqlite_copy(source: Path, target: Path) -> None:
+def copy_database(source: Path, target: Path) -> None:
+    """Lay one SQLite database over another, which may be open."""
     read, write = sqlite3.connect(source, timeout=20), sqlite3.connect(target, timeout=20)
     try:
         write.execute("PRAGMA synchronous=OFF")

@@ -4,6 +4,9 @@ import json
 import pytest
 from allianceauth.authentication.task_statistics.counters import dashboard_results
 from allianceauth.eveonline.models import EveCharacter
+from django.core.management import call_command
+from django.db import connection
+from django.test import override_settings
 
 from first_task.models import Roster
 
@@ -81,6 +84,29 @@ def test_the_work_of_a_slim_task_can_be_done_without_celery(lab):
     lab.finished(COUNT)
     roster.refresh_from_db()
     assert roster.members == 2, f"the task counted {roster.members}"
+
+
+@pytest.mark.broken_by(
+    r"the second raised .*no such table",
+    file="migrations/0001_initial.py",
+    old="operations = [",
+    new="operations = [] and [",
+)
+def test_migrate_makes_the_table_only_from_a_migration(lab):
+    """`migrate` makes the model's table only from a migration: without one it succeeds, and the task finds no table."""
+    with connection.schema_editor() as before:
+        before.delete_model(Roster)
+    call_command("migrate", "first_task", "zero", fake=True, verbosity=0)
+    with override_settings(MIGRATION_MODULES={"first_task": None}):
+        call_command("migrate", verbosity=0)
+    lab.demo("demo_failing.py")
+    (run,) = lab.finished(COUNT)
+    assert run.exception == "OperationalError('no such table: first_task_roster')"
+    call_command("migrate", verbosity=0)
+    lab.demo("demo_failing.py")
+    lab.finished(COUNT, 2)
+    raised = [run.exception for run in lab.runs()][1]
+    assert raised == "DoesNotExist('Roster matching query does not exist.')", f"the second raised {raised}"
 
 
 @pytest.mark.broken_by(

@@ -119,14 +119,16 @@ def test_auth_lets_no_one_start_the_task_without_a_login_and_a_main(lab, corpora
     assert [run.name for run in lab.runs()] == [WELCOME], "the update was started"
 
 
-@pytest.mark.broken_by(r"update_by_task: .* 2 s", file="views.py", old="update_members.delay(", new="update_members(")
+@pytest.mark.broken_by(
+    r"update_by_task: .* 2 s or more", file="views.py", old="update_members.delay(", new="update_members("
+)
 def test_either_way_the_work_is_done(lab, capsys, caplog):
     """The work is done all the same, in the view or by the task, and leaves the same result."""
     lab.demo()
     printed = capsys.readouterr().out
     assert printed == (
-        "update_inline: The corporation is updated. Answered after 2 s.\n"
-        "update_by_task: The update is on its way. Answered after 0 s.\n"
+        "update_inline: The corporation is updated. It took 2 s or more.\n"
+        "update_by_task: The update is on its way. It took less than 2 s.\n"
     ), f"printed {printed}"
     lab.finished(UPDATE)
     assert caplog.messages.count("Amarr Haulers has 42 members") == 1, "the view did not do it"

@@ -1,56 +1,66 @@
-"""What a reader copies works elsewhere: pasted through the clipboard into a new project outside this repository."""
+"""What a reader copies works in a new project: the folder of an app, and the blocks of a page pasted into an app."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
+import re
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urljoin
 
 import pytest
-from celery import Celery
 from playwright.sync_api import Browser
 
-from lab import broker, project
-from lab.events import Recorder
-from lab.guard import Guard
-from lab.paths import ROOT
-from tests.bed import until
-from tests.site.conftest import CHAPTERS, HTML
+from lab.paths import EXAMPLES, ROOT, chapters
+from tests.site.conftest import HTML
+from tests.site.elsewhere import Elsewhere, Installation, put
 
-# All on one worker of the test run: the project is made once.
-pytestmark = pytest.mark.xdist_group("copy")
-
-SETTINGS = """
-INSTALLED_APPS += {apps}
-DEBUG = True
-ALLOWED_HOSTS = ["127.0.0.1"]
-SITE_URL = "http://127.0.0.1"
-ESI_USER_CONTACT_EMAIL = "copy@example.com"
-DATABASES["default"] = {{
-    "ENGINE": "django.db.backends.sqlite3",
-    "NAME": "{folder}/copy.sqlite3",
-    "OPTIONS": {{"timeout": 20, "transaction_mode": "IMMEDIATE", "init_command": "PRAGMA journal_mode=WAL;"}},
-}}
-BROKER_URL = "{url}"
-CACHES["default"]["LOCATION"] = BROKER_URL
-"""
+# A call and its output, as a page's Markdown has them.
+_CALL = re.compile(
+    r"^`examples/\w+/(\S+)`:\n\n```python\n(?:(?!```).)*```\n\nOutput:\n\n```text\n(.*?\n)```$", re.M | re.S
+)
+# A line of a log, and the lines that belong to it.
+_LOGGED = re.compile(r"^\[(call|worker)\] (.*)\n(?: {9}.*\n)*", re.M)
 
 
-@dataclass
-class Copied:
-    """One chapter as its page gives it away: file name to text, put together from what was on the clipboard."""
+@pytest.fixture(scope="session")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """An installation of Alliance Auth."""
+    standing = Installation(tmp_path_factory.mktemp("installation"))
+    yield standing
+    standing.close()
 
-    chapter: str
-    files: dict[str, str]
+
+@pytest.mark.parametrize("chapter", chapters())
+def test_an_apps_folder_works_in_a_project_where_migrate_is_all_that_was_run(
+    installation: Installation, tmp_path: Path, chapter: str
+) -> None:
+    """Every call of the app's page does there what the page shows, and a worker takes what its other calls send."""
+    checks = ("makemigrations --check", "migrate")
+    with put(installation, tmp_path, EXAMPLES / chapter, *checks) as there:
+        calls = _calls(chapter)
+        for file, output in calls.items():
+            _compare(there, file, output)
+        for path in sorted((EXAMPLES / chapter).glob("demo*.py")):
+            if path.name not in calls:
+                there.call(path.name, to_the_end=False)
 
 
-def _copy(browser: Browser, site: str, page_name: str) -> Copied:
-    chapter = page_name.removesuffix(".html")
+@pytest.mark.parametrize("chapter", chapters())
+def test_what_a_page_gives_away_works_in_another_project(
+    installation: Installation, browser: Browser, site: str, tmp_path: Path, chapter: str
+) -> None:
+    """The page's first call does what the page shows where its blocks were pasted into an app of the same name."""
+    app = tmp_path / "pasted" / chapter
+    for name, text in {"__init__.py": "", **_copy(browser, site, chapter)}.items():
+        (app / name).parent.mkdir(parents=True, exist_ok=True)
+        (app / name).write_text(text)
+    # As for any app of one's own.
+    with put(installation, tmp_path, app, f"makemigrations {chapter}", "migrate") as there:
+        _compare(there, *next(iter(_calls(chapter).items())))
+
+
+def _copy(browser: Browser, site: str, chapter: str) -> dict[str, str]:
+    """Return what the Copy buttons of a page put on the clipboard, put together: file name to text."""
     listed = {
         block["anchor"]: block
         for block in json.loads((HTML / "evidence.json").read_text())["blocks"]
@@ -59,119 +69,37 @@ def _copy(browser: Browser, site: str, page_name: str) -> Copied:
     context = browser.new_context()
     context.grant_permissions(["clipboard-read", "clipboard-write"])
     page = context.new_page()
-    page.goto(urljoin(site, page_name), wait_until="networkidle")
-    parts: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    page.goto(urljoin(site, f"{chapter}.html"), wait_until="networkidle")
+    parts: dict[str, set[tuple[int, str]]] = defaultdict(set)
     for block in page.locator("figure.block").all():
         entry = listed[block.get_attribute("id")]
         block.get_by_role("button", name="Copy").click()
-        text = page.evaluate("navigator.clipboard.readText()")
-        shown = _lines(entry)
+        text = page.evaluate("navigator.clipboard.readText()").rstrip("\n")
         original = (ROOT / entry["file"]).read_text().splitlines()
-        assert text.rstrip("\n") == "\n".join(original[number - 1] for number in shown).rstrip("\n")
-        if entry["file"].split("/")[1] == chapter:
-            parts[entry["file"].split("/", 2)[2]].append((shown[0], text.rstrip("\n")))
+        assert text == "\n".join(original[number - 1] for number in entry["lines"]).rstrip("\n")
+        _, app, name = entry["file"].split("/", 2)
+        if app == chapter:
+            parts[name].add((entry["lines"][0], text))
     context.close()
     # Parts of one file are pasted in the order in which the file has them; a part shown twice is pasted once.
-    return Copied(
-        chapter, {name: "\n\n\n".join(t for _, t in sorted(set(found))) + "\n" for name, found in parts.items()}
-    )
+    return {name: "\n\n\n".join(text for _, text in sorted(found)) + "\n" for name, found in parts.items()}
 
 
-def _lines(entry: dict[str, object]) -> list[int]:
-    lines = entry["lines"]
-    assert isinstance(lines, list)
-    return [int(line) for line in lines]
+def _calls(chapter: str) -> dict[str, str]:
+    """Return the calls of a page in their order: file name to the output that the page shows."""
+    calls = dict(_CALL.findall((HTML / f"{chapter}.md").read_text()))
+    assert calls, "the page has no call"
+    return calls
 
 
-@dataclass
-class Elsewhere:
-    """A new project with every chapter pasted in, and its worker."""
-
-    folder: Path
-    recorder: Recorder
-
-    def manage(self, *words: str, text: str = "") -> str:
-        """Run manage.py and return what it printed."""
-        done = subprocess.run(
-            [sys.executable, "manage.py", *words],
-            cwd=self.folder,
-            input=text,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-
-@pytest.fixture(scope="module")
-def copied(browser: Browser, site: str) -> dict[str, Copied]:
-    """Copy every block of every chapter."""
-    return {page.removesuffix(".html"): _copy(browser, site, page) for page in CHAPTERS}
-
-
-@pytest.fixture(scope="module")
-def elsewhere(copied: dict[str, Copied], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Elsewhere]:
-    """Paste what was copied into apps of a new project, and start its worker as supervisor.conf does."""
-    base = tmp_path_factory.mktemp("elsewhere")
-    guard_folder = base / "guarded"
-    guard_folder.mkdir()
-    guard = Guard(guard_folder)
-    server = broker.start("embedded", guard)
-    subprocess.run(
-        [Path(sys.executable).parent / "allianceauth", "start", "myauth"], cwd=base, check=True, capture_output=True
-    )
-    folder = base / "myauth"
-    extra = ""
-    for chapter in copied.values():
-        app = folder / chapter.chapter
-        for name, text in {"__init__.py": "", **chapter.files}.items():
-            if name == "local.py":
-                extra += f"\n{text}"
-                continue
-            (app / name).parent.mkdir(parents=True, exist_ok=True)
-            (app / name).write_text(text)
-    settings = SETTINGS.format(apps=list(copied), folder=folder, url=server.database(0))
-    with (folder / "myauth" / "settings" / "local.py").open("a") as local:
-        local.write(settings + extra)
-    app = Celery("elsewhere", broker=server.database(0))
-    there = Elsewhere(folder, Recorder(app, server.database(0)))
-    there.manage("makemigrations", *copied)
-    there.manage("migrate")
-    words = [part.replace("%(process_num)02d", "00") for part in project.command(folder, "worker")]
-    output = folder / "log" / "worker.log"
-    with output.open("wb") as log:
-        worker = subprocess.Popen(
-            [sys.executable, "-m", *words],
-            cwd=folder,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            env={**os.environ, "PYTHONPATH": str(folder)},
-        )
-    guard.register(worker.pid)
-    until(lambda: app.control.ping(timeout=0.5) or worker.poll() is not None, 60, "the worker's start")
-    assert worker.poll() is None, output.read_text()[-3000:]
-    app.control.enable_events(reply=True)
-    yield there
-    there.recorder.close()
-    worker.send_signal(signal.SIGKILL)
-    worker.wait()
-    server.stop()
-    guard.finish()
-
-
-@pytest.mark.parametrize("chapter", [page.removesuffix(".html") for page in CHAPTERS])
-def test_what_a_page_gives_away_works_in_another_project(
-    elsewhere: Elsewhere, copied: dict[str, Copied], chapter: str
-) -> None:
-    """The chapter's call, pasted into a shell there, makes that project's worker run the chapter's task."""
-    there = elsewhere.recorder
-    there.begin()
-    elsewhere.manage("shell", text=copied[chapter].files["demo.py"])
-
-    def ran() -> bool:
-        return any(run.name.startswith(f"{chapter}.") and run.state == "succeeded" for run in there.runs())
-
-    there.wait(ran, 30, f"the success of a task of {chapter}")
+def _compare(there: Elsewhere, file: str, output: str) -> None:
+    """Run a call and compare what comes of it with what the page shows."""
+    called = there.call(file)
+    printed = _LOGGED.sub("", output).removeprefix("(no output)\n")
+    assert called.printed == printed, f"{file} printed {called.printed!r}"
+    ended = [f"{run.name} {run.state}" for run in called.runs]
+    for who, line in _LOGGED.findall(output):
+        # Where nothing was logged the page says how each task ended.
+        log = called.logged if who == "call" else called.worker
+        text = line.partition(" ")[2]
+        assert text in log or line in ended, f"{file}: the {who} did not log {text!r} but {log}"
