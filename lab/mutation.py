@@ -27,6 +27,8 @@ _SWAPS = {
 }
 # A call of one of these gives back what it is called on, changed.
 _STEPS = {"set", "on_error", "filter", "annotate", "order_by"}
+# Called like a function, these send their tasks as `delay()` does.
+_CANVASES = {"chain", "group", "chord", "chunks"}
 _COMPARED: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Eq: ast.NotEq,
     ast.NotEq: ast.Eq,
@@ -115,10 +117,12 @@ def _of_call(source: Source, node: ast.Call) -> Iterator[Change]:
     if not isinstance(node.func, ast.Attribute):
         return
     name, called_on = node.func.attr, ast.unparse(node.func.value)
-    if name in _SWAPS and not (name == "delay" and not _in_transaction(source, node)):
+    if name in _SWAPS and not _does_the_same(source, node, name):
         yield source.change("method swapped", node, _altered(node, func=_attribute(node.func, _SWAPS[name])))
     if name in ("delay", "delay_on_commit"):
-        yield source.change("called like a function", node, _altered(node, func=node.func.value))
+        canvas = _called(node.func.value) in _CANVASES
+        func = _attribute(node.func, "apply") if canvas else node.func.value
+        yield source.change("called like a function", node, _altered(node, func=func))
     if name in _STEPS:
         yield source.change("step dropped", node, called_on)
 
@@ -127,6 +131,20 @@ def _in_transaction(source: Source, node: ast.AST) -> bool:
     """Return whether a transaction is open around `node`; where none is, `delay` and `delay_on_commit` do the same."""
     around = [parent for parent, _ in source.above(node) if isinstance(parent, ast.With)]
     return any("atomic" in ast.unparse(item.context_expr) for parent in around for item in parent.items)
+
+
+def _does_the_same(source: Source, node: ast.Call, name: str) -> bool:
+    """Return whether the method that `name` is swapped for does the same here: the first link is handed no result."""
+    if name == "delay":
+        return not _in_transaction(source, node)
+    parent = source.parents.get(node)
+    first = isinstance(parent, ast.Call) and _called(parent) == "chain" and parent.args[0] is node
+    return name in ("s", "si") and first
+
+
+def _called(node: ast.AST | None) -> str:
+    """Return the last name of what a call calls."""
+    return ast.unparse(node.func).rpartition(".")[2] if isinstance(node, ast.Call) else ""
 
 
 def _attribute(node: ast.Attribute, name: str) -> ast.Attribute:

@@ -3,7 +3,7 @@ from celery import chain
 from chains.tasks import update_wallet
 
 results = {"task": update_wallet.delay(98000001)}
-results["chain"] = chain(update_wallet.si(98000002), update_wallet.si(98000003)).delay()
+results["chain"] = chain(update_wallet.si(number) for number in (98000002, 98000003)).delay()
 for name, result in results.items():
     for question in ("get", "ready", "state"):
         try:

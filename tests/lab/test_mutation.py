@@ -26,6 +26,8 @@ def made(text: str) -> set[str]:
         ("task.apply_async(countdown=0.5)", "task.apply_async(countdown=1.0)"),
         ("task.apply_async(args=[number])", "task.apply_async(args=[])"),
         ("task.delay(number)", "task(number)"),
+        ("chain(links).delay()", "chain(links).apply()"),
+        ("chain(first.si(), second.si())", "chain(first.si(), second.s())"),
         ("task.delay(number)", "pass"),
         ("with transaction.atomic():\n    task.delay()", "with transaction.atomic():\n    task.delay_on_commit()"),
         ("with transaction.atomic():\n    task.delay()", "if True:\n    task.delay()"),
@@ -80,6 +82,10 @@ def test_names_and_log_texts_are_left_alone() -> None:
 
 def test_outside_a_transaction_delay_is_not_swapped_as_both_do_the_same() -> None:
     assert "task.delay_on_commit()" not in made("task.delay()")
+
+
+def test_the_first_link_of_a_chain_is_not_swapped_as_nothing_is_handed_to_it() -> None:
+    assert "chain(first.s(), second.si())" not in made("chain(first.si(), second.si())")
 
 
 def test_a_template_loses_its_token_its_variables_and_where_its_form_leads() -> None:

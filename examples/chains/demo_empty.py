@@ -1,3 +1,0 @@
-from celery import chain
-
-print(chain([]).delay())
