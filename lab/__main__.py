@@ -19,6 +19,8 @@ QUIET = [
     "-qq",
     "--no-header",
     "--disable-warnings",
+    # Half a second for each start, for plugins that no claim uses.
+    "--disable-plugin-autoload",
     "-p",
     "no:cacheprovider",
     "--tb=short",
@@ -73,7 +75,7 @@ def _all(standing: run.Run, names: list[str], options: list[str], began: float) 
     # A broker that lends one database can carry one lane.
     count = LANES if standing.broker.databases > 1 else 1
     works = [partial(_chapter, name, options) for name in order]
-    for place, lane, ended in lanes.each(standing, count, _DATABASES, works, _PATIENCE):
+    for place, lane, ended in lanes.each(standing, count, _DATABASES, works, _PATIENCE, lines=True):
         name, text = order[place], lane.output()
         settled = [line for line in text.splitlines(keepends=True) if line.startswith(SETTLED)]
         for line in settled[shown[name] :]:

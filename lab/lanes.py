@@ -38,12 +38,12 @@ class Lane:
     `remove()`; what it printed is in `output()`.
     """
 
-    def __init__(self, standing: Run, number: int, databases: int, work: Callable[[Run], Any]) -> None:
-        """Fork. `number` tells lanes of one run apart; each takes `databases` of the broker's."""
+    def __init__(self, standing: Run, number: int, databases: int, work: Callable[[Run], Any], *, lines: bool) -> None:
+        """Fork. `number` tells lanes of one run apart; each takes `databases` of the broker's, and notes `lines`."""
         self.folder = standing.folder / f"lane-{number}"
         self.folder.mkdir()
         self.began = time.monotonic()
-        self._process = _fork.Process(target=_enter, args=(standing, number, databases, self.folder, work))
+        self._process = _fork.Process(target=_enter, args=(standing, number, databases, self.folder, work, lines))
         self._process.start()
         assert self._process.pid
         standing.guard.register(self._process.pid)
@@ -79,14 +79,16 @@ class Lane:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _enter(standing: Run, number: int, databases: int, folder: Path, work: Callable[[Run], Any]) -> None:
+def _enter(
+    standing: Run, number: int, databases: int, folder: Path, work: Callable[[Run], Any], lines_wanted: bool
+) -> None:
     os.setsid()
     (folder / "lines").mkdir()
     out = os.open(folder / "output", os.O_WRONLY | os.O_CREAT)
     os.dup2(out, 1)
     os.dup2(out, 2)
     heartbeat.start(folder)
-    lines = Lines("test", folder)
+    lines = Lines("test", folder, wanted=lines_wanted)
     project.move(folder)
     broker = standing.broker
     if broker.databases > 1:
@@ -104,19 +106,25 @@ def _enter(standing: Run, number: int, databases: int, folder: Path, work: Calla
 
 
 def each(
-    standing: Run, count: int, databases: int, works: Sequence[Callable[[Run], Any]], patience: float
+    standing: Run,
+    count: int,
+    databases: int,
+    works: Sequence[Callable[[Run], Any]],
+    patience: float,
+    *,
+    lines: bool = False,
 ) -> Iterator[tuple[int, Lane, bool]]:
     """Do `works` in `count` lanes at a time; yield the index, the lane and True once for each that has ended.
 
     The lanes that run are yielded too, with False, many times a second, so that their output can be shown. A lane that
-    takes longer than `patience` seconds is ended.
+    takes longer than `patience` seconds is ended. With `lines`, each notes what it executes of the examples.
     """
     todo = list(enumerate(works))
     lanes: list[tuple[int, Lane]] = []
     while todo or lanes:
         while todo and len(lanes) < count:
             number, work = todo.pop(0)
-            lanes.append((number, Lane(standing, number, databases, work)))
+            lanes.append((number, Lane(standing, number, databases, work, lines=lines)))
         for place, lane in list(lanes):
             if lane.alive and time.monotonic() - lane.began > patience:
                 lane.end()

@@ -20,41 +20,37 @@ _NAME = "claim"
 class Lines:
     """Notes the lines that this process executes as `role`; what belongs to a claim has the context `role|claim`."""
 
-    def __init__(self, role: str, folder: Path) -> None:
-        """Begin to note, in place of what this process has inherited by a fork."""
+    def __init__(self, role: str, folder: Path, *, wanted: bool = True) -> None:
+        """Begin to note, in place of what this process has inherited by a fork; note nothing if that is not wanted."""
         running = coverage.Coverage.current()
         if running:
             running.stop()
         self._folder = folder
         self._claim = ""
         self._lock = threading.Lock()
-        self._coverage = coverage.Coverage(
-            data_file=str(folder / "lines" / role),
-            data_suffix=True,
-            include=[f"{EXAMPLES}/*", f"{folder}/*"],
-            omit=["*/test_*.py", "*/conftest.py"],
-            concurrency="thread",
-            context=role,
-            messages=False,
-            config_file=False,
-        )
-        # Python 3.14's own way to trace tells each line once only, whichever claim runs it again.
-        self._coverage.set_option("run:core", "ctrace")
-        self._coverage.start()
+        self._coverage = _coverage(role, folder) if wanted else None
+        if self._coverage:
+            self._coverage.start()
+
+    @staticmethod
+    def noted() -> bool:
+        """Whether this process, or the one it was forked from, notes lines."""
+        return coverage.Coverage.current() is not None
 
     def follow(self, **_: Any) -> None:
         """Count what is executed from here on for the claim that the run is at."""
         path = self._folder / _NAME
         claim = path.read_text() if path.exists() else ""
         with self._lock:
-            if claim != self._claim:
+            if claim != self._claim and self._coverage:
                 self._coverage.switch_context(claim)
                 self._claim = claim
 
     def _keep(self, **_: Any) -> None:
         """Write what was noted so far: this process may be killed."""
         with self._lock:
-            self._coverage.switch_context(self._claim)
+            if self._coverage:
+                self._coverage.switch_context(self._claim)
 
     def listen(self) -> None:
         """Follow the run whenever this process takes something up, and keep what was noted when it is done."""
@@ -83,5 +79,22 @@ class Lines:
 
     def end(self) -> None:
         """Save what was noted."""
-        self._coverage.stop()
-        self._coverage.save()
+        if self._coverage:
+            self._coverage.stop()
+            self._coverage.save()
+
+
+def _coverage(role: str, folder: Path) -> coverage.Coverage:
+    found = coverage.Coverage(
+        data_file=str(folder / "lines" / role),
+        data_suffix=True,
+        include=[f"{EXAMPLES}/*", f"{folder}/*"],
+        omit=["*/test_*.py", "*/conftest.py"],
+        concurrency="thread",
+        context=role,
+        messages=False,
+        config_file=False,
+    )
+    # Python 3.14's own way to trace tells each line once only, whichever claim runs it again.
+    found.set_option("run:core", "ctrace")
+    return found

@@ -90,7 +90,7 @@ def _child(role: str, argv: list[str], log: Path, folder: Path) -> None:
     # The web server has no handler of its own, and would end before it has saved the lines it executed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     sys.argv = list(argv)
-    lines = Lines(role, folder)
+    lines = Lines(role, folder, wanted=Lines.noted())
     lines.listen()
 
     import logging
