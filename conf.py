@@ -58,7 +58,7 @@ os.environ.setdefault("LAB_PARENT", str(os.getpid()))
 jupyter_execute_default_kernel = kernelspec.NAME
 # The kernel itself has a deadline for each cell, which names the cell; this one is for a kernel that hangs.
 jupyter_execute_kwargs = {
-    "timeout": 90,
+    "timeout": 180,
     "startup_timeout": 120,
     "kernel_manager_class": "lab.sockets.Manager",
     "allow_errors": True,

@@ -71,7 +71,10 @@ class Lab:
         return self._recorder.runs(name)
 
     def wait(self, condition: Callable[[], Any], what: str, timeout: float = 10.0) -> Any:
-        """Wait until `condition()` is true and return its value; a failure that names `what` after `timeout` s."""
+        """Wait until `condition()` is true and return its value; a failure that names `what` after `timeout` s.
+
+        They count from the last event, as `lab.events.Recorder.wait` says.
+        """
         return self._recorder.wait(condition, timeout, what)
 
     def finished(self, name: str | None = None, count: int = 1, timeout: float = 10.0) -> list[TaskRun]:
@@ -123,7 +126,7 @@ class Lab:
 
         chosen = self.workers if worker is None else [self.workers[worker]]
         nodes = [_node(process) for process in chosen]
-        replies = app.control.add_consumer("celery", destination=nodes, reply=True, timeout=5, limit=len(nodes))
+        replies = app.control.add_consumer("celery", destination=nodes, reply=True, timeout=60, limit=len(nodes))
         assert len(replies or []) == len(nodes), f"not every worker took up the queue: {replies}"
         # The worker still asks Redis for what it asked before; it would look again within a second.
         with contextlib.suppress(redis.ResponseError):
@@ -148,7 +151,7 @@ class Lab:
         process.kill()
         self._gone(process)
 
-    def stop(self, process: processes.Process, timeout: float = 10.0) -> None:
+    def stop(self, process: processes.Process, timeout: float = 60.0) -> None:
         """End a process the way supervisor does, with SIGTERM, and wait for it."""
         process.signal(signal.SIGTERM)
         assert process.join(timeout), f"{process.name} did not stop within {timeout:g} s"

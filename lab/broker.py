@@ -21,7 +21,9 @@ from lab.errors import LabError
 from lab.guard import Guard
 
 DATABASES = 16384
+# For a server of somebody else's to answer, and for one of ours, on a busy machine, to start.
 _PATIENCE = 5.0
+_STARTS = 60.0
 # What Celery, kombu and Alliance Auth write. Only these are ever removed from a database that is not ours.
 _OURS = (
     b"celery",
@@ -115,7 +117,7 @@ def _private(program: str, name: str, guard: Guard) -> Broker:
             server.stdin.write(lines.encode())
             server.stdin.close()
         url = f"redis://:{password}@127.0.0.1:{port}/0"
-        until = time.monotonic() + _PATIENCE
+        until = time.monotonic() + _STARTS
         while time.monotonic() < until and server.poll() is None:
             with contextlib.suppress(redis.ConnectionError), redis.Redis.from_url(url) as client:
                 return Broker(url, DATABASES, _version(client), server)

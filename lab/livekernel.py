@@ -33,7 +33,7 @@ RUN = "application/vnd.celery-faq.run+json"
 BROKER = "application/vnd.celery-faq.broker+json"
 _TICK = 0.03
 _LOOK = 0.25
-_START = 20.0
+_START = 60.0
 # So long after the last event a task that nobody has received never will be: its message was thrown away.
 _LOST = 3.0
 # After so long without an event a reader wants to know what is waited for. The examples' own tasks take two seconds.
@@ -77,7 +77,7 @@ class Live(Session):
         from myauth.celery import app
 
         replies = app.control.broadcast(
-            "redefine", {"module": module, "source": source}, reply=True, timeout=5, limit=1
+            "redefine", {"module": module, "source": source}, reply=True, timeout=60, limit=1
         )
         for reply in (replies or [{"worker": {"error": "no answer"}}])[0].values():
             if "error" in reply:

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from lab.stage import Stage, Stages, WorkerSpec
 
 _fork = multiprocessing.get_context("fork")
-_PATIENCE = 10.0
+_PATIENCE = 60.0
 
 
 class Nursery:

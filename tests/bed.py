@@ -31,7 +31,11 @@ class Outcome:
         return lines[0]
 
 
-def until(condition: Callable[[], object], timeout: float, what: str) -> object:
+# Only what is broken takes so long: a busy machine may take its time.
+PATIENCE = 120.0
+
+
+def until(condition: Callable[[], object], what: str, timeout: float = PATIENCE) -> object:
     """Wait until `condition()` is true and return its value."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
@@ -61,7 +65,7 @@ class Bed:
             env={**self.env, **env},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
         return Outcome(done.returncode, done.stdout, done.stderr, time.monotonic() - began)

@@ -4,7 +4,9 @@ import shutil
 import subprocess
 import sys
 
-from playwright.sync_api import Browser, Error, Playwright, sync_playwright
+from playwright.sync_api import Browser, Error, Playwright, expect, sync_playwright
+
+from tests.bed import PATIENCE
 
 _FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -12,6 +14,7 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 def launch(playwright: Playwright) -> Browser:
     """Start the Chromium on PATH, else the one that Playwright has fetched; raises Playwright's Error without any."""
+    expect.set_options(timeout=PATIENCE * 1000)
     found = next(filter(None, map(shutil.which, _NAMES)), None)
     return playwright.chromium.launch(executable_path=found, args=_FLAGS)
 

@@ -140,7 +140,7 @@ class SiteBed:
             env={**os.environ, **env},
             capture_output=True,
             text=True,
-            timeout=180,
+            timeout=600,
             check=False,
         )
         return Built(done.returncode, done.stderr + done.stdout)

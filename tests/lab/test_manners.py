@@ -12,7 +12,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from lab.paths import ROOT
-from tests.bed import Bed, until
+from tests.bed import PATIENCE, Bed, until
 
 CHAPTER = "first_task"
 
@@ -21,7 +21,7 @@ def test_an_unreachable_broker_is_one_sentence(bed: Bed) -> None:
     done = bed.run(CHAPTER, REDIS_URL="redis://127.0.0.1:1/0")
     assert done.code != 0
     assert "No broker answers at redis://127.0.0.1:1/0" in done.sentence
-    assert done.seconds < 10
+    assert done.seconds < 30
     assert not bed.folders()
 
 
@@ -31,7 +31,7 @@ def test_a_wrong_password_is_one_sentence_that_does_not_repeat_it(bed: Bed, lent
     assert done.code != 0
     assert "refuses the password" in done.sentence
     assert "not-the-password" not in done.err + done.out
-    assert done.seconds < 10
+    assert done.seconds < 30
     assert not bed.folders()
 
 
@@ -46,7 +46,7 @@ def test_a_database_that_holds_a_key_is_left_as_it_was(bed: Bed, lent: str, clie
     done = bed.run(CHAPTER, REDIS_URL=lent)
     assert done.code != 0
     assert "holds 1 key and is left alone" in done.sentence
-    assert done.seconds < 10
+    assert done.seconds < 30
     assert client.keys() == [b"somebody's"]
     assert client.get("somebody's") == b"data"
 
@@ -60,19 +60,19 @@ def test_a_lent_database_is_as_empty_as_it_was_found(bed: Bed, lent: str, client
 
 def test_a_key_that_somebody_else_writes_meanwhile_stays(bed: Bed, lent: str, client: redis.Redis) -> None:
     run = bed.start(CHAPTER, REDIS_URL=lent)
-    until(lambda: client.exists("celery-faq-lab"), 20, "the run's claim on the database")
+    until(lambda: client.exists("celery-faq-lab"), "the run's claim on the database")
     client.set("somebody's", "data")
-    assert run.wait(60) == 0, bed.told()
+    assert run.wait(PATIENCE) == 0, bed.told()
     assert client.keys() == [b"somebody's"]
 
 
 def test_two_runs_do_not_share_a_lent_database(bed: Bed, lent: str, client: redis.Redis) -> None:
     first = bed.start(CHAPTER, REDIS_URL=lent)
-    until(lambda: client.exists("celery-faq-lab"), 20, "the run's claim on the database")
+    until(lambda: client.exists("celery-faq-lab"), "the run's claim on the database")
     second = bed.run(CHAPTER, REDIS_URL=lent)
     assert second.code != 0
     assert "left alone" in second.sentence
-    assert first.wait(60) == 0, bed.told()
+    assert first.wait(PATIENCE) == 0, bed.told()
     assert client.keys() == []
 
 
@@ -84,7 +84,7 @@ def test_a_redis_server_that_cannot_start_is_one_sentence(bed: Bed, tmp_path: Pa
     assert done.code != 0
     assert "did not start (Fatal error, no such thing)" in done.sentence
     assert "--broker embedded" in done.sentence
-    assert done.seconds < 10
+    assert done.seconds < 30
     assert not bed.folders()
 
 
@@ -100,7 +100,7 @@ def test_an_unknown_chapter_is_one_sentence_that_names_the_chapters(bed: Bed, wo
     assert done.code != 0
     assert f"There is no chapter {word!r}" in done.sentence
     assert "first_task" in done.sentence
-    assert done.seconds < 10
+    assert done.seconds < 30
 
 
 def test_an_unknown_broker_is_one_sentence(bed: Bed) -> None:
@@ -118,7 +118,7 @@ def test_a_choice_of_claims_that_matches_none_is_a_failure(bed: Bed) -> None:
 def _started(bed: Bed, *argv: str) -> tuple["subprocess.Popen[bytes]", list[psutil.Process]]:
     run = bed.start(*argv)
     # The guard and two workers; three workers where the broker is not ours.
-    until(lambda: len(bed.registered()) >= 4 - ("--broker" in argv), 40, "the start of guard, broker and workers")
+    until(lambda: len(bed.registered()) >= 4 - ("--broker" in argv), "the start of guard, broker and workers")
     return run, bed.registered()
 
 
@@ -126,8 +126,8 @@ def _gone(bed: Bed, processes: list[psutil.Process]) -> None:
     def alive() -> list[psutil.Process]:
         return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
-    until(lambda: not alive() and not bed.registered(), 10, "the end of every process")
-    until(lambda: not bed.folders(), 1, "the removal of the run's folder")
+    until(lambda: not alive() and not bed.registered(), "the end of every process")
+    until(lambda: not bed.folders(), "the removal of the run's folder")
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
@@ -135,7 +135,7 @@ def test_a_run_that_is_ended_leaves_nothing(bed: Bed, sign: signal.Signals) -> N
     run, processes = _started(bed)
     processes += psutil.Process(run.pid).children(recursive=True)
     run.send_signal(sign)
-    run.wait(10)
+    run.wait(PATIENCE)
     _gone(bed, processes)
 
 
@@ -143,7 +143,7 @@ def test_a_run_on_a_lent_database_that_is_killed_leaves_it_empty(bed: Bed, lent:
     run, processes = _started(bed, "--broker", lent)
     assert client.dbsize()
     run.kill()
-    run.wait(10)
+    run.wait(PATIENCE)
     _gone(bed, processes)
     assert client.keys() == []
 
@@ -154,16 +154,16 @@ def test_a_run_whose_parent_is_killed_leaves_nothing(bed: Bed) -> None:
         "subprocess.run([sys.executable, '-m', 'lab'])"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=bed.env, stdout=subprocess.DEVNULL)
-    until(lambda: len(bed.registered()) >= 3, 40, "the start of broker, guard and worker")
+    until(lambda: len(bed.registered()) >= 3, "the start of broker, guard and worker")
     processes = [*bed.registered(), *psutil.Process(parent.pid).children(recursive=True)]
     parent.kill()
-    parent.wait(10)
+    parent.wait(PATIENCE)
     _gone(bed, processes)
 
 
 def test_two_runs_at_the_same_time_are_both_green(bed: Bed) -> None:
     runs = [bed.start(CHAPTER, "--broker", "embedded") for _ in range(2)]
-    assert [run.wait(90) for run in runs] == [0, 0], bed.told()
+    assert [run.wait(PATIENCE) for run in runs] == [0, 0], bed.told()
     assert not bed.folders()
 
 
@@ -176,7 +176,7 @@ def test_the_broker_listens_on_loopback_only_and_keeps_its_password_to_itself(be
     def listening() -> set[tuple[str, int]]:
         return {c.laddr for server in servers() for c in server.net_connections() if c.status == psutil.CONN_LISTEN}
 
-    until(listening, 20, "the start of the broker")
+    until(listening, "the start of the broker")
     ((ip, port),) = listening()
     assert ip == "127.0.0.1"
     (shown,) = [" ".join(server.cmdline()) for server in servers()]
@@ -184,4 +184,4 @@ def test_the_broker_listens_on_loopback_only_and_keeps_its_password_to_itself(be
     with pytest.raises(redis.AuthenticationError):
         # A retry would outlast the run.
         redis.Redis(ip, port, retry=Retry(NoBackoff(), 0)).ping()
-    assert run.wait(60) == 0, bed.told()
+    assert run.wait(PATIENCE) == 0, bed.told()

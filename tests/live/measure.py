@@ -8,7 +8,7 @@ import time
 from playwright.sync_api import expect, sync_playwright
 
 from tests.browser import launch
-from tests.live.reader import DONE, Block, Reader
+from tests.live.reader import Block, Reader
 from tests.live.server import start
 from tests.live.test_page import ADDED
 
@@ -28,7 +28,7 @@ _CLICK = """figure => new Promise(done => {
 
 def _click(call: Block) -> float:
     took: float = call.figure.evaluate(_CLICK)
-    expect(call.note).to_contain_text("Done", timeout=DONE)
+    expect(call.note).to_contain_text("Done")
     return took
 
 

@@ -4,11 +4,8 @@ from typing import Any
 
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from tests.bed import PATIENCE
 from tests.live.server import Server
-
-SECONDS = 5000
-START = 60000
-DONE = 30000
 
 
 class Reader:
@@ -18,6 +15,7 @@ class Reader:
         """Come in with the token and wait for the page's kernel; `screen` as Playwright's `new_context` takes it."""
         self.live = live
         self.context = browser.new_context(**screen)
+        self.context.set_default_timeout(PATIENCE * 1000)
         self.page: Page = self.context.new_page()
         self.wrong: list[str] = []
         self.page.on("console", lambda told: self.wrong.append(told.text) if told.type == "error" else None)
@@ -27,10 +25,10 @@ class Reader:
         self.page.goto(f"{live.address}{chapter}.html")
         self.state("Ready")
 
-    def state(self, text: str, timeout: int = START) -> None:
+    def state(self, text: str) -> None:
         """Wait until the panel says `text`."""
         try:
-            expect(self.page.locator(".live-state")).to_contain_text(text, timeout=timeout)
+            expect(self.page.locator(".live-state")).to_contain_text(text)
         except AssertionError as error:
             raise AssertionError(f"{error}\nThe live server's log:\n{self.live.log.read_text()}") from None
 
@@ -56,7 +54,7 @@ class Block:
     def run(self, told: str = "Done") -> str:
         """Run it to the end and return its output."""
         self.click("run")
-        expect(self.note).to_contain_text(told, timeout=DONE)
+        expect(self.note).to_contain_text(told)
         return self.out.inner_text() if self.out.is_visible() else ""
 
     def edit(self, old: str, new: str) -> None:

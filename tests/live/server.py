@@ -13,7 +13,7 @@ from pathlib import Path
 import requests
 
 from lab.paths import ROOT
-from tests.bed import until
+from tests.bed import PATIENCE, until
 
 _LINE = re.compile(r"(http://127\.0\.0\.1:(\d+)/)\?token=(\w+)")
 
@@ -31,18 +31,18 @@ class Server:
     def reader(self) -> requests.Session:
         """Return a session that has come in with the token, as a browser does."""
         session = requests.Session()
-        session.get(self.address, params={"token": self.token}, timeout=20).raise_for_status()
+        session.get(self.address, params={"token": self.token}, timeout=PATIENCE).raise_for_status()
         return session
 
     def stop(self) -> None:
         """Press Ctrl-C and see that nothing is left but the log."""
         self.process.send_signal(signal.SIGINT)
-        self.process.wait(20)
+        self.process.wait(PATIENCE)
         self.gone()
 
     def gone(self) -> None:
         """Wait until nothing of the server is left but its log, and remove that."""
-        until(lambda: list(self.tmp.iterdir()) == [self.log], 5, "the removal of every folder")
+        until(lambda: list(self.tmp.iterdir()) == [self.log], "the removal of every folder")
         shutil.rmtree(self.tmp)
 
 
@@ -63,7 +63,7 @@ def start(*argv: str, root: Path = ROOT, under: Path | None = None) -> Server:
             start_new_session=True,
             env={**os.environ, "TMPDIR": str(tmp)},
         )
-    until(lambda: _LINE.search(log.read_text()) or process.poll() is not None, 90, "the live server's address")
+    until(lambda: _LINE.search(log.read_text()) or process.poll() is not None, "the live server's address")
     found = _LINE.search(log.read_text())
     assert found, log.read_text()
     return Server(found[1], found[3], process, log, tmp)

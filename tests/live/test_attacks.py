@@ -14,6 +14,7 @@ from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import websocket_connect
 
 from lab.paths import ROOT
+from tests.bed import PATIENCE
 from tests.live.server import Server, start
 
 EVIL = {"Origin": "http://evil.example"}
@@ -30,41 +31,43 @@ def _proof(reader: requests.Session) -> dict[str, str]:
 
 @pytest.mark.parametrize("path", ["index.html", "chains.html", "evidence.json", "_static/site.css", "api/kernels"])
 def test_without_the_token_nothing_is_served(live: Server, path: str) -> None:
-    answer = requests.get(live.address + path, timeout=10, allow_redirects=False)
+    answer = requests.get(live.address + path, timeout=PATIENCE, allow_redirects=False)
     assert answer.status_code in (302, 403)
     assert "login" in answer.headers.get("Location", "login")
 
 
 def test_without_the_token_no_kernel_is_started(live: Server) -> None:
-    assert requests.post(_kernels(live), timeout=10).status_code == 403
+    assert requests.post(_kernels(live), timeout=PATIENCE).status_code == 403
 
 
 def test_a_wrong_token_opens_nothing(live: Server) -> None:
-    answer = requests.get(live.address + "index.html", params={"token": "0" * 48}, timeout=10, allow_redirects=False)
+    answer = requests.get(
+        live.address + "index.html", params={"token": "0" * 48}, timeout=PATIENCE, allow_redirects=False
+    )
     assert answer.status_code == 302
 
 
 def test_another_origin_can_not_start_a_kernel_with_the_victims_cookies(live: Server) -> None:
     victim = live.reader()
-    victim.get(live.address + "index.html", timeout=10)
-    before = len(victim.get(_kernels(live), timeout=10).json())
+    victim.get(live.address + "index.html", timeout=PATIENCE)
+    before = len(victim.get(_kernels(live), timeout=PATIENCE).json())
     # jupyter-server answers a foreign origin as if there were nothing at this address.
-    assert victim.post(_kernels(live), headers=EVIL, timeout=10).status_code in (403, 404)
+    assert victim.post(_kernels(live), headers=EVIL, timeout=PATIENCE).status_code in (403, 404)
     with_token = {**EVIL, **_proof(victim)}
-    assert victim.post(_kernels(live), headers=with_token, timeout=10).status_code in (403, 404)
-    assert len(victim.get(_kernels(live), timeout=10).json()) == before
+    assert victim.post(_kernels(live), headers=with_token, timeout=PATIENCE).status_code in (403, 404)
+    assert len(victim.get(_kernels(live), timeout=PATIENCE).json()) == before
 
 
 def test_another_origin_can_not_read_with_the_victims_cookies(live: Server) -> None:
-    answer = live.reader().get(_kernels(live), headers=EVIL, timeout=10)
+    answer = live.reader().get(_kernels(live), headers=EVIL, timeout=PATIENCE)
     assert answer.status_code in (403, 404)
     assert "Access-Control-Allow-Origin" not in answer.headers
 
 
 def test_another_origin_can_not_open_a_websocket_with_the_victims_cookies(live: Server) -> None:
     victim = live.reader()
-    victim.get(live.address + "index.html", timeout=10)
-    kernel = victim.post(_kernels(live), headers=_proof(victim), timeout=60).json()["id"]
+    victim.get(live.address + "index.html", timeout=PATIENCE)
+    kernel = victim.post(_kernels(live), headers=_proof(victim), timeout=PATIENCE).json()["id"]
     cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in victim.cookies)
     address = f"ws://{urlsplit(live.address).netloc}/api/kernels/{kernel}/channels"
 
@@ -84,7 +87,7 @@ def test_another_origin_can_not_open_a_websocket_with_the_victims_cookies(live: 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example"])
 def test_a_foreign_host_header_is_refused(live: Server, host: str) -> None:
-    answer = live.reader().get(live.address + "index.html", headers={"Host": host}, timeout=10)
+    answer = live.reader().get(live.address + "index.html", headers={"Host": host}, timeout=PATIENCE)
     assert answer.status_code == 403
 
 
@@ -94,7 +97,7 @@ def test_a_path_does_not_leave_the_site(live: Server, path: str) -> None:
     request = requests.Request("GET", live.address).prepare()
     request.url = live.address + path
     request.headers["Cookie"] = "; ".join(f"{cookie.name}={cookie.value}" for cookie in reader.cookies)
-    answer = reader.send(request, timeout=10)
+    answer = reader.send(request, timeout=PATIENCE)
     assert answer.status_code in (302, 403, 404)
     assert "root:" not in answer.text
     assert "Alliance Auth, proven" not in answer.text
@@ -102,8 +105,8 @@ def test_a_path_does_not_leave_the_site(live: Server, path: str) -> None:
 
 def test_a_kernel_is_reached_through_sockets_in_a_folder_of_this_user_alone(live: Server) -> None:
     victim = live.reader()
-    victim.get(live.address + "index.html", timeout=10)
-    victim.post(_kernels(live), headers=_proof(victim), timeout=60).raise_for_status()
+    victim.get(live.address + "index.html", timeout=PATIENCE)
+    victim.post(_kernels(live), headers=_proof(victim), timeout=PATIENCE).raise_for_status()
     (runtime,) = live.tmp.glob("celery-faq-*/jupyter")
     assert runtime.parent.stat().st_mode & 0o077 == 0
     # Shell, events, input, heartbeat, control.
@@ -119,18 +122,18 @@ def test_nothing_listens_but_on_loopback(live: Server) -> None:
 def test_other_services_of_jupyter_are_not_there(live: Server) -> None:
     reader = live.reader()
     for path in ("api/contents", "api/terminals", "api/config/x", "files/x", "api/sessions", "nbconvert/html/x"):
-        assert reader.get(live.address + path, timeout=10).status_code == 404, path
+        assert reader.get(live.address + path, timeout=PATIENCE).status_code == 404, path
 
 
 def test_a_cookie_from_an_earlier_start_is_worthless() -> None:
     first = start()
     port = str(urlsplit(first.address).port)
     old = first.reader()
-    assert old.get(first.address + "index.html", timeout=10, allow_redirects=False).status_code == 200
+    assert old.get(first.address + "index.html", timeout=PATIENCE, allow_redirects=False).status_code == 200
     first.stop()
     second = start("--port", port)
     try:
-        answer = old.get(second.address + "index.html", timeout=10, allow_redirects=False)
+        answer = old.get(second.address + "index.html", timeout=PATIENCE, allow_redirects=False)
         assert answer.status_code == 302
     finally:
         second.stop()
@@ -142,7 +145,7 @@ def test_a_bind_to_more_than_loopback_needs_an_explicit_word() -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode != 0
@@ -157,7 +160,7 @@ def test_a_port_in_use_is_one_sentence(live: Server) -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode != 0
@@ -166,7 +169,7 @@ def test_a_port_in_use_is_one_sentence(live: Server) -> None:
 
 
 def test_a_page_may_speak_with_its_own_origin_alone(live: Server) -> None:
-    answer = live.reader().get(live.address + "index.html", timeout=10)
+    answer = live.reader().get(live.address + "index.html", timeout=PATIENCE)
     policy = answer.headers["Content-Security-Policy"]
     assert "default-src 'self'" in policy
     assert json.dumps(live.token) not in answer.text

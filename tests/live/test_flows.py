@@ -8,8 +8,8 @@ import psutil
 import pytest
 from playwright.sync_api import Browser, Error, expect
 
-from tests.bed import until
-from tests.live.reader import DONE, SECONDS, Reader, pids
+from tests.bed import PATIENCE, until
+from tests.live.reader import Reader, pids
 from tests.live.server import Server, start
 
 
@@ -45,9 +45,9 @@ def test_stop_ends_a_busy_loop(chains: Reader) -> None:
     call = chains.block("chains/demo.py")
     call.edit("from chains", 'print("round and round")\nwhile True:\n    pass\nfrom chains')
     call.click("run")
-    expect(call.out).to_contain_text("round and round", timeout=DONE)
+    expect(call.out).to_contain_text("round and round")
     call.click("stop")
-    expect(call.note).to_contain_text("Stopped", timeout=DONE)
+    expect(call.note).to_contain_text("Stopped")
     call.click("reset")
     assert "98000006" in call.run()
 
@@ -56,9 +56,9 @@ def test_stop_ends_a_flood_of_tasks(chains: Reader) -> None:
     call = chains.block("chains/demo.py")
     call.edit("98000006]", "98000006] * 500")
     call.click("run")
-    expect(call.out).to_contain_text("98000006", timeout=DONE)
+    expect(call.out).to_contain_text("98000006")
     call.click("stop")
-    expect(call.note).to_contain_text("Stopped", timeout=DONE)
+    expect(call.note).to_contain_text("Stopped")
     call.click("reset")
     assert len(call.run().strip().splitlines()) == 6
 
@@ -67,7 +67,7 @@ def test_stop_ends_a_flood_of_tasks(chains: Reader) -> None:
 def test_a_killed_part_is_told_and_recovered_by_run(chains: Reader, victim: str) -> None:
     call = chains.block("chains/demo.py")
     os.kill(pids(call)[victim], signal.SIGKILL)
-    chains.state("has ended", SECONDS)
+    chains.state("has ended")
     call.click("reset")
     assert "98000006" in call.run()
     chains.state("Ready")
@@ -95,17 +95,17 @@ def test_leaving_the_page_frees_everything(browser: Browser, live: Server, leave
     else:
         with contextlib.suppress(Error):
             reader.page.goto("chrome://crash")
-    until(lambda: not any(psutil.pid_exists(pid) for pid in behind.values()), 15, "the end of the page's processes")
+    until(lambda: not any(psutil.pid_exists(pid) for pid in behind.values()), "the end of the page's processes")
     reader.context.close()
 
 
 def test_a_kernel_whose_page_never_came_is_ended(live: Server) -> None:
     reader = live.reader()
-    reader.get(live.address, timeout=10)
+    reader.get(live.address, timeout=PATIENCE)
     kernels = f"{live.address}api/kernels"
-    kernel = reader.post(kernels, headers={"X-XSRFToken": str(reader.cookies["_xsrf"])}, timeout=60).json()["id"]
-    assert reader.get(f"{kernels}/{kernel}", timeout=10).status_code == 200
-    until(lambda: reader.get(f"{kernels}/{kernel}", timeout=10).status_code == 404, 20, "the end of the kernel")
+    kernel = reader.post(kernels, headers={"X-XSRFToken": str(reader.cookies["_xsrf"])}, timeout=PATIENCE).json()["id"]
+    assert reader.get(f"{kernels}/{kernel}", timeout=PATIENCE).status_code == 200
+    until(lambda: reader.get(f"{kernels}/{kernel}", timeout=PATIENCE).status_code == 404, "the end of the kernel")
 
 
 def test_a_kernel_that_dies_while_it_starts_is_replaced_without_a_word(browser: Browser) -> None:
@@ -115,7 +115,7 @@ def test_a_kernel_that_dies_while_it_starts_is_replaced_without_a_word(browser: 
     def kernels() -> list[psutil.Process]:
         return [child for child in starting.children() if "lab.livekernel" in child.cmdline()]
 
-    until(kernels, 10, "the start of the first kernel")
+    until(kernels, "the start of the first kernel")
     for kernel in kernels():
         kernel.kill()
     reader = Reader(browser, server, "chains")
@@ -132,7 +132,7 @@ def test_a_tab_where_nothing_runs_for_twenty_minutes_frees_everything_and_run_re
     chains.page.clock.fast_forward("19:00")
     chains.state("Ready")
     chains.page.clock.fast_forward("01:00")
-    chains.state("Nothing ran for 20 minutes", SECONDS)
-    until(lambda: not any(psutil.pid_exists(pid) for pid in behind.values()), 15, "the end of the page's processes")
+    chains.state("Nothing ran for 20 minutes")
+    until(lambda: not any(psutil.pid_exists(pid) for pid in behind.values()), "the end of the page's processes")
     call.click("reset")
     assert "98000006" in call.run()

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, expect
 
 from lab.paths import ROOT
 from lab.processes import lives
-from tests.bed import until
+from tests.bed import PATIENCE, until
 from tests.live.reader import Reader, pids
 from tests.live.server import Server, start
 
@@ -45,8 +45,8 @@ def test_a_live_server_that_is_ended_leaves_nothing(browser: Browser, sign: sign
     behind = [psutil.Process(pid) for pid in pids(reader.block("chains/demo.py")).values()]
     behind += psutil.Process(server.process.pid).children(recursive=True)
     os.kill(server.process.pid, sign)
-    server.process.wait(10)
-    until(lambda: not any(lives(process) for process in behind), 10, "the end of every process")
+    server.process.wait(PATIENCE)
+    until(lambda: not any(lives(process) for process in behind), "the end of every process")
     server.gone()
     call = reader.block("chains/demo.py")
     call.click("reset")

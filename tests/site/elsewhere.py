@@ -116,7 +116,7 @@ class Elsewhere:
         self._shell = self._start("shell", "manage.py", "shell", "-c", _SHELL)
         for process in (self._worker, self._shell):
             guard.register(process.pid)
-        until(lambda: celery.control.ping(timeout=0.5) or self._worker.poll() is not None, 60, "the worker's start")
+        until(lambda: celery.control.ping(timeout=0.5) or self._worker.poll() is not None, "the worker's start")
         assert self._worker.poll() is None, self._read("worker.err")[-3000:]
         celery.control.enable_events(reply=True)
 
@@ -153,7 +153,7 @@ class Elsewhere:
         def done() -> bool:
             return _END in self._read("shell.out")[before[0] :] or self._shell.poll() is not None
 
-        until(done, 60, f"the end of {file}")
+        until(done, f"the end of {file}")
         printed, logged, _ = (self._read(name)[start:] for name, start in zip(names, before, strict=True))
         assert self._shell.poll() is None, f"{file} raised:\n{logged[-3000:]}"
 
