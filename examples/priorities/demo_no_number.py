@@ -1,4 +1,4 @@
 from priorities.tasks import update_members
 
-for number, priority in enumerate((None, "high")):
-    update_members.apply_async(args=[98000001 + number], priority=priority)
+for corporation_id, priority in ((98000001, None), (98000002, "high")):
+    update_members.apply_async(args=[corporation_id], priority=priority)

@@ -1,4 +1,4 @@
 from priorities.tasks import update_members
 
-for number, priority in enumerate((-1, 10, 100)):
-    update_members.apply_async(args=[98000001 + number], priority=priority)
+for corporation_id, priority in ((98000001, -1), (98000002, 10), (98000003, 100)):
+    update_members.apply_async(args=[corporation_id], priority=priority)

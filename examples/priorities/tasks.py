@@ -28,15 +28,15 @@ def update_timers(self, structure_id):
 
 
 @shared_task
-def update_assets(character_id, pages=3):
+def update_assets(character_id):
     # Stands for the answers of ESI.
-    time.sleep(0.1 * pages)
+    time.sleep(0.3)
     logger.info("Updated the assets of %d", character_id)
 
 
 @shared_task(acks_late=True)
-def update_assets_acks_late(character_id, pages=3):
-    update_assets(character_id, pages)
+def update_assets_acks_late(character_id):
+    update_assets(character_id)
 
 
 @shared_task

@@ -33,18 +33,24 @@ def steps(*numbers, **more):
 
 
 def messages(lab):
-    """Return the list and the arguments of each message that waits, by the first argument."""
+    """Return args, kwargs, priority as named, and list of each message that waits, by the first argument."""
     found = []
     for key in lab.waiting():
         for raw in lab.redis.lrange(key, 0, -1):
-            args, kwargs, _ = json.loads(base64.b64decode(json.loads(raw)["body"]))
-            found.append((args, kwargs, key))
+            message = json.loads(raw)
+            args, kwargs, _ = json.loads(base64.b64decode(message["body"]))
+            found.append((args, kwargs, message["properties"]["priority"], key))
     return sorted(found, key=lambda message: message[0])
 
 
 def lists(lab):
     """Return the number of the list in which each message waits, 0 for `celery`, in the order of the corporations."""
-    return [int(key.removeprefix(LOW)) if key.startswith(LOW) else 0 for _, _, key in messages(lab)]
+    return [int(key.removeprefix(LOW)) if key.startswith(LOW) else 0 for *_, key in messages(lab)]
+
+
+def named(lab):
+    """Return the priorities that the calls named, in the order of the corporations."""
+    return [priority for _, _, priority, _ in messages(lab)]
 
 
 def logged(lab):
@@ -112,7 +118,7 @@ def test_apply_async_takes_the_arguments_as_a_list_and_a_dictionary(lab):
     """`apply_async` takes the task's arguments as `args`, a list, and `kwargs`, a dictionary, beside `priority`."""
     lab.demo()
     assert lab.waiting() == {LOW + "3": 1}, f"it waits in {lab.waiting()}"
-    ((args, kwargs, _),) = messages(lab)
+    ((args, kwargs, *_),) = messages(lab)
     assert [args, kwargs] == [[1035466617946], {"with_fittings": True}], f"the message holds {args} and {kwargs}"
 
 
@@ -161,8 +167,8 @@ def test_a_bare_id_instead_of_a_list_raises_at_the_call(lab, capsys):
 @pytest.mark.broken_by(r"the lists \[0, 6, 6\]", conf=steps(0, 3, 6))
 def test_below_zero_counts_as_zero_and_above_nine_as_nine(lab):
     """A number out of range raises nothing: -1 waits with those of 0, and 10 and 100 with those of 9."""
-    given = lab.demo("demo_out_of_range.py")
-    assert given["priority"] == 100, f"the last one is {given['priority']}"
+    lab.demo("demo_out_of_range.py")
+    assert named(lab) == [-1, 10, 100], f"the calls named {named(lab)}"
     assert lists(lab) == [0, 9, 9], f"they wait in the lists {lists(lab)}"
 
 
@@ -171,6 +177,7 @@ def test_below_zero_counts_as_zero_and_above_nine_as_nine(lab):
 def test_digits_count_as_their_number_and_a_fraction_is_cut_off(lab):
     """The text `"3"` waits with those of 3, and so does 3.9, whose fraction is cut off."""
     lab.demo("demo_nearly_a_number.py")
+    assert named(lab) == ["3", 3.9], f"the calls named {named(lab)}"
     assert lists(lab) == [3, 3], f"they wait in the lists {lists(lab)}"
 
 
@@ -199,8 +206,9 @@ def test_celery_will_drop_the_priority_of_the_decorator(lab):
 )
 def test_a_group_gives_its_priority_to_each_of_its_tasks(lab):
     """A group of tasks gives its priority to each of them, also to one whose signature names another."""
-    named = [signature.options.get("priority") for signature in lab.demo("demo_group.py")["signatures"]]
-    assert named == [None, 2], f"the signatures name {named}"
+    signatures = lab.demo("demo_group.py")["signatures"]
+    given = [(signature.immutable, signature.options.get("priority")) for signature in signatures]
+    assert given == [(True, None), (True, 2)], f"the signatures are {given}"
     assert lab.waiting() == {LOW + "7": 2}, f"it waits in {lab.waiting()}"
 
 
@@ -292,7 +300,7 @@ def test_a_group_of_chains_gives_its_priority_to_the_first_link_of_each(lab):
 @pytest.mark.broken_by(
     r"came with \[5, 7, 7\]",
     file="demo_links.py",
-    old="chain(links).delay()",
+    old="chain(links).apply_async()",
     new="chain(links).apply_async(priority=5)",
 )
 def test_a_link_keeps_the_priority_of_its_signature(lab):
@@ -376,6 +384,8 @@ def test_with_acks_late_the_worker_holds_only_what_it_runs(lab):
     late = lab.runs(ASSETS_ACKS_LATE)
     first = short(before(attack, late))
     assert not first, f"it goes after {first}, which had not begun"
+    done = sorted(line for line in logged(lab) if "assets" in line)
+    assert done == [f"INFO Updated the assets of {90000001 + number}" for number in range(8)], f"logged {done}"
     assert attacks == {LOW + "1": 1, LOW + "9": 3}, f"beside those that ran {attacks} waited"
 
 
@@ -403,7 +413,7 @@ def test_beside_ordinary_tasks_a_worker_holds_tasks_with_acks_late_too(lab):
 
 @pytest.mark.broken_by(r"it goes after ([6-9]|10) tasks", conf={"worker_prefetch_multiplier": 2})
 def test_an_urgent_task_waits_behind_ten_that_the_worker_holds(lab):
-    """Auth's worker holds ten tasks, five that run and five for later.
+    """Where more wait, Auth's worker holds ten tasks, five that run and five for later.
 
     An urgent task that is sent then starts only when one of those five has ended too.
     """
@@ -511,8 +521,8 @@ def test_with_one_thread_first_come_is_first_served(lab):
 @pytest.mark.broken_by(
     r"started \d+\.\d+ s before the end",
     file="tasks.py",
-    old="@shared_task\ndef update_assets(character_id, pages=3):\n",
-    new="@shared_task(bind=True)\ndef update_assets(self, character_id, pages=3):\n"
+    old="@shared_task\ndef update_assets(character_id):\n",
+    new="@shared_task(bind=True)\ndef update_assets(self, character_id):\n"
     "    if not self.request.retries:\n        raise self.retry(countdown=0.5)\n",
 )
 def test_a_running_task_is_not_interrupted(lab):
@@ -551,7 +561,7 @@ def test_zero_runs_first_and_nine_last(lab):
     new=", **({'priority': priority} if isinstance(priority, int) else {})",
 )
 def test_none_and_words_run_before_everything_else(lab):
-    """`priority=None` is not the default: it waits with those of 0 and runs before all others, and so does a word."""
+    """`priority=None` is not the default: it waits with those of 0 and runs before all others; a word does, too."""
     for priority in (9, 1, 0):
         tasks.update_members.apply_async(args=[98000000 + priority], priority=priority)
     lab.demo("demo_no_number.py")
@@ -587,9 +597,9 @@ def test_with_two_workers_a_later_task_may_start_first(lab):
 @pytest.mark.workers({"concurrency": 1}, {"concurrency": 3}, {"concurrency": 2, "pool": "prefork"})
 @pytest.mark.broken_by(r"the workers hold \[3, 9, 6\]", conf={"worker_prefetch_multiplier": 2})
 def test_a_worker_holds_twice_as_many_tasks_as_it_runs_at_once(lab):
-    """A worker holds twice as many tasks as it runs at once, with the pool `threads` and with `prefork`.
+    """With Auth's prefetch multiplier of 1 a worker holds twice as many ordinary tasks as it runs at once.
 
-    One thread holds two, three threads hold six, two processes hold four.
+    That is so with the pool `threads` as with `prefork`: one thread holds two, three hold six, two processes four.
     """
     with lab.hold(ASSETS):
         for number in range(20):
