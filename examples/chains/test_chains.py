@@ -306,7 +306,7 @@ def test_a_link_error_of_three_arguments_runs_inside_the_failed_link(lab):
 @pytest.mark.fresh
 @pytest.mark.workers({"concurrency": 1})
 def test_a_link_error_that_can_not_take_the_id_makes_the_failure_a_warning(lab):
-    """With a `link_error` that can't take the id, the link's error is logged as a warning, an identical one never."""
+    """If `link_error` can't take the id, a worker with threads logs the failure as a warning, and only once."""
     seen = []
     for _ in range(2):
         fail_with_the_wrong_link_error(lab)
@@ -326,7 +326,7 @@ def test_a_link_error_that_can_not_take_the_id_makes_the_failure_a_warning(lab):
 @pytest.mark.fresh
 @pytest.mark.workers({"concurrency": 1})
 def test_a_link_error_that_can_not_take_the_id_leaves_the_link_listed_as_running(lab):
-    """With a `link_error` that can't take the id, the worker lists the link as running; Auth counts a failure."""
+    """If `link_error` can't take the id, a worker with threads lists the link as running; Auth counts a failure."""
     link = fail_with_the_wrong_link_error(lab)
     # Any answer of the one worker there is ends the call; a second is not waited for.
     (active,) = current_app.control.inspect(limit=1, timeout=5).active().values()
@@ -676,7 +676,7 @@ def test_a_worker_that_is_killed_takes_the_chain_with_it(lab):
         lab.finished(CHAIN)
         lab.started(CORPORATION)
         # It comes from the worker's loop, a moment after the start.
-        lab.wait(lambda: not lab.redis.hlen("unacked"), "the acknowledgement of the link", timeout=3)
+        lab.wait(lambda: not lab.redis.hlen("unacked"), "the acknowledgement of the link", timeout=5)
         lab.kill(lab.workers[0])
     assert lab.waiting() == {}
     lab.resume(1)
