@@ -46,6 +46,15 @@ def until(condition: Callable[[], object], what: str, timeout: float = PATIENCE)
     raise AssertionError(f"{what} did not happen within {timeout:g} s")
 
 
+def slowness() -> float:
+    """Return how many times longer work takes on this machine, now, than if it had nothing else to do."""
+    before = os.times()
+    subprocess.run([sys.executable, "-c", "sum(number % 7 for number in range(5_000_000))"], check=True)
+    after = os.times()
+    given = after.children_user + after.children_system - before.children_user - before.children_system
+    return max(1.0, (after.elapsed - before.elapsed) / given)
+
+
 class Bed:
     """Runs `python -m lab` with a temporary folder of its own."""
 

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, expect
 
 from lab.paths import ROOT
 from lab.processes import lives
-from tests.bed import PATIENCE, until
+from tests.bed import PATIENCE, slowness, until
 from tests.live.reader import Reader, pids
 from tests.live.server import Server, start
 
@@ -26,7 +26,8 @@ def test_from_nothing_a_block_can_be_run_within_a_minute_and_says_that_it_has_no
     began = time.monotonic()
     server = start(root=clone)
     reader = Reader(browser, server, "chains")
-    assert time.monotonic() - began <= 60
+    # A minute of a machine that has nothing else to do.
+    assert (time.monotonic() - began) / slowness() <= 60
     call = reader.block("chains/demo.py")
     expect(call.figure.locator(".cell_output")).to_contain_text("not run here yet")
     expect(call.figure.locator("p.evidence")).to_contain_text("Not run here yet")

@@ -94,7 +94,7 @@ class Installation:
 def manage(folder: Path, *words: str) -> str:
     """Run manage.py, demand that it succeeds, and return what it printed."""
     command = [sys.executable, "manage.py", *words]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
