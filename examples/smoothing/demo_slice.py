@@ -1,4 +1,4 @@
-corporations = list(range(98000001, 98000026))
+corporations = list(range(98000001, 98000066))
 size = len(corporations) // 10
 updated = []
 for run in range(10):
