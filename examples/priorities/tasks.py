@@ -57,7 +57,7 @@ def update_members(self, corporation_id):
 @shared_task(bind=True)
 def update_alliance(self, corporation_ids):
     priority = self.request.delivery_info["priority"]
-    logger.info("Alliance of %d, with priority %s", len(corporation_ids), priority)
+    logger.info("Update of %d corporations, with priority %s", len(corporation_ids), priority)
     for corporation_id in corporation_ids:
         update_members.delay(corporation_id)
 

@@ -61,7 +61,7 @@ def logged(lab):
 
 def arrived(lab, skip=0):
     """Return the priorities with which the tasks say that they came, by the numbers that they name."""
-    found = [re.fullmatch(r"INFO \w+ of (\d+), .*with priority (-?\d+)", line) for line in logged(lab)[skip:]]
+    found = [re.fullmatch(r"INFO \w+ of (\d+)\b.* with priority (-?\d+)", line) for line in logged(lab)[skip:]]
     return [int(line[2]) for line in sorted(filter(None, found), key=lambda line: int(line[1]))]
 
 
@@ -376,6 +376,7 @@ def test_with_acks_late_the_worker_holds_only_what_it_runs(lab):
     """Of tasks with `acks_late=True` a worker of five threads takes only five at a time: an urgent task is next."""
     with lab.hold(ASSETS_ACKS_LATE):
         lab.demo("demo_busy_acks_late.py")
+        lab.started(ASSETS_ACKS_LATE, 5)
         let_them_take(lab, 5)
         lab.demo("demo_attack.py")
         attacks = lab.waiting()
@@ -419,6 +420,7 @@ def test_an_urgent_task_waits_behind_ten_that_the_worker_holds(lab):
     """
     with lab.hold(ASSETS):
         lab.demo("demo_busy.py")
+        lab.started(ASSETS, 5)
         let_them_take(lab, 10)
         lab.demo("demo_attack.py")
         waiting = lab.waiting()
@@ -702,6 +704,7 @@ def test_without_prefetch_an_urgent_task_is_next(lab, monkeypatch):
     lab.start_worker()
     with lab.hold(ASSETS):
         lab.demo("demo_busy.py")
+        lab.started(ASSETS, 5)
         let_them_take(lab, 5)
         lab.demo("demo_attack.py")
         waiting = lab.waiting()
