@@ -449,6 +449,8 @@ def test_a_countdown_that_ends_overtakes_what_waits_in_redis(lab):
         lab.demo("demo_countdown.py")
         lab.wait(lambda: len(fetched(lab.runs(STRUCTURE))) == 2, "the receipt of both")
         late = priorities_held(lab, STRUCTURE)
+        lab.demo("demo_urgent.py")
+        let_them_take(lab, 10)
         # What is due is no longer scheduled: it waits for a thread.
         lab.wait(lambda: not any(current_app.control.inspect(limit=1, timeout=5).scheduled().values()), "both are due")
         waiting = lab.waiting()
