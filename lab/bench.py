@@ -6,8 +6,9 @@ import os
 import re
 import runpy
 import signal
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,19 @@ class Lab:
     def hold(self, name: str) -> contextlib.AbstractContextManager[None]:
         """Hold each task called `name` that starts while the context lasts: it runs, but before its first line."""
         return hold(name)
+
+    @contextlib.contextmanager
+    def refused(self, *, cache: bool) -> Iterator[None]:
+        """Let Alliance Auth's broker, and with `cache` its cache too, refuse this process while the context lasts."""
+        with socket.socket() as nobody:
+            # Taken, but not listened at.
+            nobody.bind(("127.0.0.1", 0))
+            nowhere = f"redis://127.0.0.1:{nobody.getsockname()[1]}/0"
+            project.point(nowhere, nowhere if cache else self._stage.url)
+            try:
+                yield
+            finally:
+                project.point(self._stage.url)
 
     def settle(self, timeout: float = 10.0) -> list[TaskRun]:
         """Wait until all that was sent has ended and nothing waits in the broker; return every task seen.

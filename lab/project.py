@@ -148,8 +148,8 @@ def copy_database(source: Path, target: Path) -> None:
         write.close()
 
 
-def point(broker_url: str) -> None:
-    """Point this process's Celery app and Django cache at another database of the broker."""
+def point(broker_url: str, cache_url: str | None = None) -> None:
+    """Point this process's Celery app and Django cache at another database of the broker, or each at one of its own."""
     from allianceauth.authentication.task_statistics import counters
     from allianceauth.utils.cache import get_redis_client
     from django.conf import settings
@@ -157,8 +157,7 @@ def point(broker_url: str) -> None:
     from kombu import pools
     from myauth.celery import app
 
-    settings.CACHES["default"]["LOCATION"] = broker_url
-    caches.settings["default"]["LOCATION"] = broker_url
+    settings.CACHES["default"]["LOCATION"] = caches.settings["default"]["LOCATION"] = cache_url or broker_url
     if hasattr(caches._connections, "default"):
         del caches["default"]
     # Alliance Auth's task statistics keep the client of the cache they were imported with.

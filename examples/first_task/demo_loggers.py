@@ -1,3 +1,3 @@
-from first_task.tasks import compare_loggers
+from first_task.loggers import compare_loggers
 
 compare_loggers.delay()

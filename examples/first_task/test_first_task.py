@@ -1,16 +1,23 @@
 import base64
 import json
+from pathlib import Path
 
 import pytest
+import redis
 from allianceauth.authentication.task_statistics.counters import dashboard_results
 from allianceauth.eveonline.models import EveCharacter
+from celery import current_app
+from django.conf import settings
 from django.core.management import call_command
 from django.db import connection
 from django.test import override_settings
 
 from first_task.models import Roster
+from first_task.tasks import count_members
 
 COUNT = "first_task.tasks.count_members"
+COMPARE = "first_task.loggers.compare_loggers"
+LEVELS = {"debug": "a debug line", "info": "an info line", "warning": "a warning"}
 PICKLE = {"task_serializer": "pickle", "accept_content": ["pickle", "json"]}
 SWALLOW = {
     "file": "tasks.py",
@@ -19,14 +26,29 @@ SWALLOW = {
 }
 
 
+def count_lines(lab, logger):
+    """How often each log of Auth, and the worker's own, has a logger's line of each level; without those that don't."""
+    handlers = settings.LOGGING["handlers"].values()
+    texts = {
+        name: lab.log_file(name) for name in (Path(handler.get("filename", "")).name for handler in handlers) if name
+    }
+    texts["the worker's log"] = lab.printed(lab.workers[0])
+    lines = {level: f"{text} of {logger}\n" for level, text in LEVELS.items()}
+    counts = {level: {place: text.count(line) for place, text in texts.items()} for level, line in lines.items()}
+    return {level: {place: n for place, n in found.items() if n} for level, found in counts.items()}
+
+
 @pytest.mark.broken_by(r"waits in \{'celery\\x06\\x163': 1\}", conf={"task_default_priority": 3})
 @pytest.mark.broken_by(r"waits in \{\}", file="demo.py", old="count_members.delay(", new="count_members(")
 @pytest.mark.workers
 def test_delay_puts_one_message_into_the_redis_list_of_priority_five(lab):
-    """`.delay()` puts one message into Redis, into the list for priority 5 of the queue `celery`."""
+    """`.delay()` puts one message into the Redis list `celery` and, unless it is 0, the priority: 5 by default."""
     lab.demo()
     waiting = lab.waiting()
     assert waiting == {"celery\x06\x165": 1}, f"the message waits in {waiting}"
+    for priority in (0, 9):
+        count_members.apply_async((98000001,), priority=priority)
+    assert set(lab.waiting()) == {"celery", "celery\x06\x165", "celery\x06\x169"}
 
 
 @pytest.mark.broken_by(r"sent as application/x-python-serialize", conf=PICKLE)
@@ -143,57 +165,76 @@ def test_a_line_of_the_extension_logger_goes_to_extensions_log(lab):
 
 
 @pytest.mark.broken_by(
-    r"written 1 times",
+    r"found .*'extensions.log': 1, .the worker's log.: 1",
     file="loggers.py",
     old="logger.debug(",
     new="logger.parent.propagate = False\n        logger.debug(",
 )
-def test_the_workers_own_log_has_a_line_of_the_extension_logger_twice(lab):
-    """The worker's own log has a line of the extension logger twice: Auth and Celery both write it."""
+def test_lines_of_the_extension_logger_are_in_extensions_log_and_twice_in_the_workers_log(lab):
+    """Info lines and warnings of the extension logger are in `extensions.log`, and twice in the worker's own log."""
     lab.demo("demo_loggers.py")
-    lab.finished("first_task.tasks.compare_loggers")
-    times = lab.printed(lab.workers[0]).count("an info line of get_extension_logger\n")
-    assert times == 2, f"written {times} times"
+    lab.finished(COMPARE)
+    found = count_lines(lab, "get_extension_logger")
+    both = {"extensions.log": 1, "the worker's log": 2}
+    assert (found["info"], found["warning"]) == (both, both), f"found {found}"
 
 
-@pytest.mark.broken_by(r"extensions.log has a debug line", file="loggers.py", old="logger.debug(", new="logger.info(")
+@pytest.mark.broken_by(r"extensions.log", file="loggers.py", old="logger.debug(", new="logger.info(")
 def test_a_debug_line_goes_to_the_workers_log_only(lab):
-    """A debug line of the extension logger is in the worker's own log, but not in `extensions.log`."""
+    """A debug line of the extension logger is in the worker's own log, twice too, and in no log file of Auth."""
     lab.demo("demo_loggers.py")
-    lab.finished("first_task.tasks.compare_loggers")
-    assert "a debug line of get_extension_logger\n" in lab.printed(lab.workers[0])
-    assert "a debug line" not in lab.log_file("extensions.log"), "extensions.log has a debug line"
+    lab.finished(COMPARE)
+    found = count_lines(lab, "get_extension_logger")["debug"]
+    assert found == {"the worker's log": 2}, f"found in {found}"
 
 
 @pytest.mark.broken_by(
-    r"found in", file="loggers.py", old="logger = get(__name__)", new="logger = get_extension_logger(get.__name__)"
-)
-def test_info_lines_of_any_other_logger_are_lost(lab):
-    """Info lines of `get_task_logger` and of `logging.getLogger` are written nowhere: the worker's level is WARNING."""
-    lab.demo("demo_loggers.py")
-    lab.finished("first_task.tasks.compare_loggers")
-    places = {name: lab.log_file(name) for name in ("extensions.log", "allianceauth.log")}
-    places["the worker's log"] = lab.printed(lab.workers[0])
-    for lost in ("an info line of get_task_logger\n", "an info line of getLogger\n"):
-        found = [place for place, text in places.items() if lost in text]
-        assert found == [], f"{lost!r} found in {found}"
-
-
-@pytest.mark.broken_by(
-    r"files hold '.*a warning of getLogger",
+    r"found in \{'extensions.log'",
     file="loggers.py",
     old="logger = get(__name__)",
     new="logger = get_extension_logger(get.__name__)",
 )
-def test_warnings_of_other_loggers_and_prints_go_to_the_workers_log_only(lab):
-    """Warnings of other loggers, and what a task prints, are in the worker's own log and in no log file of Auth."""
+def test_info_lines_of_any_other_logger_are_lost(lab):
+    """Info lines of `get_task_logger` and `logging.getLogger` are written nowhere: Auth gives its workers no level."""
     lab.demo("demo_loggers.py")
-    lab.finished("first_task.tasks.compare_loggers")
-    worker = lab.printed(lab.workers[0])
-    files = lab.log_file("extensions.log") + lab.log_file("allianceauth.log")
-    for line in ("a warning of get_task_logger\n", "a warning of getLogger\n", "a printed line\n"):
-        assert line not in files, f"files hold {files!r}"
-        assert worker.count(line) == 1
+    lab.finished(COMPARE)
+    for logger in ("get_task_logger", "getLogger"):
+        found = count_lines(lab, logger)
+        assert found["info"] == {}, f"found in {found['info']}"
+        assert found["debug"] == {}
+    assert not [word for word in lab.workers[0].argv if word.startswith(("-l", "--loglevel"))]
+
+
+@pytest.mark.broken_by(
+    r"found in \{'extensions.log'",
+    file="loggers.py",
+    old="logger = get(__name__)",
+    new="logger = get_extension_logger(get.__name__)",
+)
+def test_warnings_of_other_loggers_go_to_the_workers_log_only(lab):
+    """Warnings of `get_task_logger` and `logging.getLogger` are in the worker's own log and in no log file of Auth."""
+    lab.demo("demo_loggers.py")
+    lab.finished(COMPARE)
+    for logger in ("get_task_logger", "getLogger"):
+        found = count_lines(lab, logger)["warning"]
+        assert found == {"the worker's log": 1}, f"found in {found}"
+
+
+@pytest.mark.broken_by(
+    r"extensions.log",
+    file="loggers.py",
+    old='print("a printed line")',
+    new='get_extension_logger("x").info("a printed line")',
+)
+def test_what_a_task_prints_goes_to_the_workers_log_only(lab):
+    """What a task prints is in the worker's own log, as a warning, and in no log file of Auth."""
+    lab.demo("demo_loggers.py")
+    lab.finished(COMPARE)
+    files = {name: lab.log_file(name) for name in ("extensions.log", "allianceauth.log", "mumble_authenticator.log")}
+    found = [name for name, text in files.items() if "a printed line" in text]
+    assert found == [], f"found in {found}"
+    (line,) = [line for line in lab.printed(lab.workers[0]).splitlines() if line.endswith("a printed line")]
+    assert ": WARNING/" in line
 
 
 @pytest.mark.broken_by(
@@ -248,14 +289,21 @@ def test_a_failed_task_is_not_tried_again(lab):
     new="    __import__('django_redis').get_redis_connection().set('members', 1)\n    roster.count()",
 )
 def test_neither_a_failure_nor_a_returned_value_is_kept(lab):
-    """When a task has ended, Redis holds neither its message nor its exception nor what it returned."""
-    before = set(lab.redis.scan_iter())
+    """When a task has ended, neither the broker's nor the cache's database holds its message, exception or value."""
+    addresses = {current_app.conf.broker_url, settings.CACHES["default"]["LOCATION"]}
+    databases = [redis.Redis.from_url(address) for address in addresses]
+    before = [set(database.scan_iter()) for database in databases]
     lab.demo()
     lab.demo("demo_failing.py")
     lab.finished(COUNT, 2)
     lab.wait(lambda: lab.redis.hlen("unacked") == 0, "the acknowledgement")
+    # How queues are bound, and Auth's count of tasks for the dashboard.
     known = ("_kombu.binding", "ALLIANCEAUTH_EVENT_SERIES")
-    new = map(bytes.decode, set(lab.redis.scan_iter()) - before)
+    new = [
+        key.decode()
+        for then, database in zip(before, databases, strict=True)
+        for key in set(database.scan_iter()) - then
+    ]
     left = [key for key in new if not key.startswith(known)]
     assert left == [], f"left {left}"
 
@@ -342,10 +390,18 @@ def test_a_message_for_a_name_that_is_gone_is_discarded(lab):
     new="from . import reports  # noqa: F401\nfrom .models import Roster\n",
 )
 def test_a_task_outside_tasks_py_is_unknown_to_the_worker(lab, caplog):
-    """A task in a module other than `tasks.py`, which `tasks.py` does not import, is unknown to the worker."""
+    """A task in a module other than `tasks.py` is unknown to a worker that imports that module nowhere at its start."""
     known_here = lab.demo("demo_elsewhere.py")
     (run,) = lab.finished()
     assert run.state == "failed", f"it {run.state}"
     assert run.exception == "NotRegistered('first_task.reports.send_report')"
     known_here["send_report"]()
     assert caplog.messages == ["The report is on its way"], "the caller does not know it either"
+
+
+@pytest.mark.broken_by(r"raised NotRegistered", file="tasks.py", old="from .loggers import compare_loggers\n", new="")
+def test_a_task_outside_tasks_py_is_known_to_the_worker_where_tasks_py_imports_it(lab):
+    """A task in another module runs where `tasks.py`, which is loaded at the worker's start, imports it."""
+    lab.demo("demo_loggers.py")
+    (run,) = lab.finished()
+    assert (run.name, run.state) == (COMPARE, "succeeded"), f"it raised {run.exception}"
