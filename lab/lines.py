@@ -28,6 +28,7 @@ class Lines:
         self._folder = folder
         self._claim = ""
         self._lock = threading.Lock()
+        self._done = threading.Event()
         self._coverage = _coverage(role, folder) if wanted else None
         if self._coverage:
             self._coverage.start()
@@ -46,11 +47,16 @@ class Lines:
                 self._coverage.switch_context(claim)
                 self._claim = claim
 
-    def _keep(self, **_: Any) -> None:
-        """Write what was noted so far: this process may be killed."""
-        with self._lock:
-            if self._coverage:
-                self._coverage.switch_context(self._claim)
+    def _keep(self) -> None:
+        """Write what was noted whenever something is done: this process may be killed."""
+        while self._done.wait():
+            self._done.clear()
+            with self._lock:
+                if self._coverage:
+                    self._coverage.switch_context(self._claim)
+
+    def _note_done(self, **_: Any) -> None:
+        self._done.set()
 
     def listen(self) -> None:
         """Follow the run whenever this process takes something up, and keep what was noted when it is done."""
@@ -60,7 +66,9 @@ class Lines:
         for signal in (task_prerun, beat_init, request_started):
             signal.connect(self.follow, weak=False)
         for signal in (task_postrun, request_finished):
-            signal.connect(self._keep, weak=False)
+            signal.connect(self._note_done, weak=False)
+        # In a thread, as a task tells its end after this signal, and must not be late for our sake.
+        threading.Thread(target=self._keep, daemon=True, name="lines").start()
 
     @contextmanager
     def claim(self, name: str) -> Iterator[None]:
@@ -79,9 +87,11 @@ class Lines:
 
     def end(self) -> None:
         """Save what was noted."""
-        if self._coverage:
-            self._coverage.stop()
-            self._coverage.save()
+        with self._lock:
+            ending, self._coverage = self._coverage, None
+            if ending:
+                ending.stop()
+                ending.save()
 
 
 def _coverage(role: str, folder: Path) -> coverage.Coverage:

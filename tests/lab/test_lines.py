@@ -9,6 +9,7 @@ from pathlib import Path
 import coverage
 
 from lab.lines import Lines
+from lab.processes import wait_until
 
 _WORK = """
 def first():
@@ -18,6 +19,12 @@ def first():
 def second():
     return 2
 """
+_WANTED = {
+    2: ["worker"],
+    3: ["worker|chapter/test_one", "worker|chapter/test_two"],
+    6: ["worker"],
+    7: ["worker|chapter/test_two"],
+}
 _fork = multiprocessing.get_context("fork")
 
 
@@ -38,6 +45,14 @@ def _worker(folder: Path, line: Connection) -> None:
         line.send("done")
 
 
+def _noted(file: Path) -> dict[int, list[str]]:
+    """Return which contexts a file of lines has for each line of the worker's work."""
+    data = coverage.CoverageData(str(file))
+    data.read()
+    (path,) = data.measured_files() or [""]
+    return {line: sorted(contexts) for line, contexts in data.contexts_by_lineno(path).items()}
+
+
 def _run(folder: Path) -> None:
     """Run two claims on one worker, which is killed at the end."""
     lines = Lines("test", folder)
@@ -48,6 +63,7 @@ def _run(folder: Path) -> None:
         with lines.claim(claim):
             ours.send(name)
             ours.recv()
+    wait_until(lambda: _noted(next((folder / "lines").glob("worker*"))) == _WANTED, 10, "the lines of the last task")
     assert worker.pid
     os.kill(worker.pid, signal.SIGKILL)
     worker.join()
@@ -61,12 +77,5 @@ def test_a_worker_that_was_there_before_the_claims_and_is_killed_tells_which_ran
     run.start()
     run.join()
     assert run.exitcode == 0
-    data = coverage.Coverage(data_file=str(tmp_path / "all"), config_file=False, messages=False)
-    data.combine([str(path) for path in (tmp_path / "lines").iterdir()])
-    noted = data.get_data().contexts_by_lineno(str(tmp_path / "work.py"))
-    assert {line: sorted(contexts) for line, contexts in noted.items()} == {
-        2: ["worker"],
-        3: ["worker|chapter/test_one", "worker|chapter/test_two"],
-        6: ["worker"],
-        7: ["worker|chapter/test_two"],
-    }
+    (kept,) = (tmp_path / "lines").glob("worker*")
+    assert _noted(kept) == _WANTED
