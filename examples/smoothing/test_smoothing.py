@@ -618,7 +618,7 @@ def test_a_worker_that_has_held_more_than_95_countdowns_prefetches_less_from_the
 
 # Two claims share a worker that no other gets: they leave it with a prefetch of one.
 @pytest.mark.workers({"concurrency": 5})
-@pytest.mark.broken_by(r"ran before the urgent", conf={"worker_eta_task_limit": 1000})
+@pytest.mark.broken_by(r"ran before the urgent|before the last was due", conf={"worker_eta_task_limit": 1000})
 def test_an_urgent_task_waits_until_all_hundred_held_countdowns_have_run(lab):
     """With 100 countdown tasks held a worker fetches nothing: an urgent task starts after all 100 have run.
 
@@ -638,7 +638,7 @@ def test_an_urgent_task_waits_until_all_hundred_held_countdowns_have_run(lab):
     held = [one for one in ids if runs[one].received < fetched]
     assert held == ids[:100], f"{len(held)} countdown tasks ran before the urgent one"
     early = max(due_times(lab)[one] for one in held) - fetched
-    assert early <= 0, f"it was fetched {early} s before the last of the hundred was due"
+    assert early <= 0, f"it was fetched {early} s before the last was due"
 
 
 @pytest.mark.workers({"concurrency": 5})
