@@ -1,3 +1,4 @@
+import re
 import runpy
 from time import perf_counter
 from urllib.parse import urlsplit
@@ -10,8 +11,9 @@ from allianceauth.services.tasks import QueueOnce
 from allianceauth.tests.auth_utils import AuthUtils
 from celery import current_app
 from django.conf import settings
-from django.db import transaction
+from django.db import connection, transaction
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from kombu.exceptions import OperationalError
 from myauth.settings import base
@@ -58,6 +60,14 @@ def browser(name="Aiko", character_id=90000001):
     client = Client(SERVER_NAME="127.0.0.1")
     client.cookies.load(log_in(name, character_id))
     return client
+
+
+def transactions(lab, name):
+    """Run a demo inside a transaction, and tell which transactions it begins and ends inside that."""
+    with CaptureQueriesContext(connection) as queries:
+        lab.demo(name)
+    words = [query["sql"].partition(' "')[0] for query in queries]
+    return [word for word in words if "SAVEPOINT" in word]
 
 
 def members():
@@ -159,7 +169,8 @@ def test_either_way_the_work_is_done(lab, capsys, caplog):
     ), f"printed {printed}"
     lab.finished(UPDATE)
     assert caplog.messages.count("Amarr Haulers has 42 members") == 1, "the view did not do it"
-    assert "Amarr Haulers has 42 members\n" in lab.printed(lab.workers[0]), "the worker did not do it"
+    worker = lab.printed(lab.workers[0])
+    assert re.search(r"INFO \[when_to_use\.tasks:\d+\] Amarr Haulers has 42 members\n", worker), "the worker did not"
     assert members() == 42
 
 
@@ -167,7 +178,8 @@ def test_either_way_the_work_is_done(lab, capsys, caplog):
 def test_a_task_started_before_the_commit_does_not_find_the_row(lab):
     """A task that is started inside a transaction can run before the commit, and then does not find the new row."""
     with transaction.atomic():
-        lab.demo("demo_too_early.py")
+        opened = transactions(lab, "demo_too_early.py")
+        assert opened == ["SAVEPOINT", "RELEASE SAVEPOINT"]
         sent = [run.args for run in lab.runs()]
         assert sent == ["(98000002,)"], f"sent {sent} before the commit"
         (run,) = lab.finished(WELCOME)
@@ -179,7 +191,8 @@ def test_a_task_started_before_the_commit_does_not_find_the_row(lab):
 def test_delay_on_commit_sends_the_task_after_the_commit(lab):
     """`.delay_on_commit()` sends the task after the commit, so that it finds the row."""
     with transaction.atomic():
-        lab.demo("demo_on_commit.py")
+        opened = transactions(lab, "demo_on_commit.py")
+        assert opened == ["SAVEPOINT", "RELEASE SAVEPOINT"]
         lab.demo("demo_too_early.py")
         lab.finished(WELCOME)
         early = [run.args for run in lab.runs()]
@@ -187,7 +200,7 @@ def test_delay_on_commit_sends_the_task_after_the_commit(lab):
     lab.finished(WELCOME, 2)
     ends = {run.args: run.state for run in lab.runs()}
     assert ends == {"(98000002,)": "failed", "(98000003,)": "succeeded"}
-    assert "Welcome, Gallente Traders\n" in lab.log_file("extensions.log")
+    assert re.search(r"INFO \[when_to_use\.tasks:\d+\] Welcome, Gallente Traders\n", lab.log_file("extensions.log"))
 
 
 @pytest.mark.broken_by(r"sent \['", file="demo_on_commit.py", old=".delay_on_commit(", new=".delay(")
@@ -211,6 +224,10 @@ def test_after_a_rollback_delay_on_commit_sends_nothing(lab):
 )
 def test_without_a_transaction_delay_on_commit_sends_at_once(lab):
     """Outside a transaction `.delay_on_commit()` sends the task at once; in either case it returns nothing."""
+    with transaction.atomic():
+        lab.demo("demo_no_transaction.py")
+        assert lab.runs() == [], "sent inside a transaction"
+        transaction.set_rollback(True)
     lab.demo("demo_no_transaction.py")
     sent = [run.args for run in lab.runs()]
     assert sent == ["(98000004,)"], f"sent {sent}"
