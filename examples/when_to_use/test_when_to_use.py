@@ -219,8 +219,8 @@ def test_after_a_rollback_delay_on_commit_sends_nothing(lab):
 @pytest.mark.broken_by(
     r"sent \[\]",
     file="demo_no_transaction.py",
-    old="welcome.delay_on_commit(",
-    new="__import__('django.db').db.transaction.atomic().__enter__()\nwelcome.delay_on_commit(",
+    old="EveCorporationInfo.objects.create(",
+    new="__import__('django.db').db.transaction.atomic().__enter__()\nEveCorporationInfo.objects.create(",
 )
 def test_without_a_transaction_delay_on_commit_sends_at_once(lab):
     """Outside a transaction `.delay_on_commit()` sends the task at once; in either case it returns nothing."""
