@@ -174,9 +174,10 @@ def report(records: list[dict[str, Any]], runs: list[TaskRun]) -> list[str]:
 def replace_tasks(app: Any, module: str, source: str) -> None:
     """Execute `source` in `module`; tasks that it defines take the place of those of the same name."""
     there = importlib.import_module(module)
-    for name in defined(source):
-        # A second @shared_task of the same name would return the old task.
-        app.tasks.pop(f"{module}.{name}", None)
+    functions = defined(source)
+    # A second @shared_task of the same name, which need not be the function's, would return the old task.
+    for name in [name for name, task in app.tasks.items() if task.__module__ == module and task.__name__ in functions]:
+        app.tasks.pop(name)
     exec(_compiled(Path(str(there.__file__)), source), vars(there))  # noqa: S102
 
 
