@@ -4,6 +4,6 @@ from first_task.models import Roster
 from first_task.tasks import show_arguments
 
 try:
-    show_arguments.delay(Roster(corporation_id=98000001))
+    show_arguments.delay(Roster())
 except EncodeError as error:
     print(error)

@@ -114,7 +114,7 @@ def test_a_view_that_hands_the_work_to_a_task_does_not_wait_for_it(lab, corporat
 
 @pytest.mark.web
 @pytest.mark.broken_by(r"answered 500", file="views.py", old="update_members.delay(", new="update_members(")
-def test_a_user_who_has_the_answer_does_not_learn_of_a_failure(lab):
+def test_a_user_who_has_the_answer_does_not_learn_of_a_failure(lab, corporation):
     """When the task fails later, the user has long had the answer that the update is on its way."""
     with lab.hold(UPDATE):
         response = post(lab, "update_by_task", corporation_id=98999999, cookies=log_in("Aiko", 90000001))
@@ -184,7 +184,7 @@ def test_a_task_started_before_the_commit_does_not_find_the_row(lab):
         assert sent == ["(98000002,)"], f"sent {sent} before the commit"
         (run,) = lab.finished(WELCOME)
     assert run.exception == "DoesNotExist('EveCorporationInfo matching query does not exist.')"
-    assert EveCorporationInfo.objects.filter(corporation_id=98000002).exists()
+    assert EveCorporationInfo.objects.get(corporation_id=98000002).corporation_name == "Caldari Miners"
 
 
 @pytest.mark.broken_by(r"sent before the commit", file="demo_on_commit.py", old=".delay_on_commit(", new=".delay(")
@@ -233,6 +233,7 @@ def test_without_a_transaction_delay_on_commit_sends_at_once(lab):
     assert sent == ["(98000004,)"], f"sent {sent}"
     (run,) = lab.finished(WELCOME)
     assert run.state == "succeeded"
+    assert "] Welcome, Minmatar Smiths\n" in lab.log_file("extensions.log")
     assert welcome.delay_on_commit(98000004) is None
     with transaction.atomic():
         assert welcome.delay_on_commit(98000004) is None
