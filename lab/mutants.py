@@ -25,7 +25,7 @@ from lab.plugin import UNMEASURED
 from lab.score import KILLED, SURVIVED, UNLOADABLE, VOID, Mutant, Outcome, Record
 from lab.source import left_out
 
-LANES = 6
+LANES = 12
 _DATABASES = 48
 _PATIENCE = 180.0
 _SHOWN = 160
