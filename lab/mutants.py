@@ -77,7 +77,9 @@ def _mutants(name: str) -> list[Mutant]:
 
 
 def _sources(folder: Path) -> list[Path]:
-    return sorted(path for kind in ("*.py", "*.html") for path in folder.rglob(kind))
+    found = sorted(path for kind in ("*.py", "*.html") for path in folder.rglob(kind))
+    # Migrations are made by Django and stand on no page.
+    return [path for path in found if "migrations" not in path.parts]
 
 
 def _files(folder: Path) -> list[bytes]:

@@ -1,6 +1,7 @@
 """A stage: one database of the broker with the workers, beat and web server that a claim needs."""
 
 import contextlib
+import itertools
 import re
 import signal
 import time
@@ -18,6 +19,8 @@ READY = 120.0
 _LINGER = 30.0
 _REST = 1.0
 _SERVES = re.compile(r"Starting development server at (http://127\.0\.0\.1:\d+)/")
+
+_numbers = itertools.count(1)
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,6 @@ class Stages:
         self._ready: list[Stage] = []
         self._ending: list[tuple[float, processes.Process]] = []
         self._free = list(range(run.broker.databases))
-        self._count = 0
         self.current: Stage | None = None
 
     @property
@@ -154,8 +156,8 @@ class Stages:
         return stage
 
     def _name(self, program: str) -> str:
-        self._count += 1
-        return f"{program}_{self._count:02d}"
+        # Never the same again in this process, as it names a log file.
+        return f"{program}_{next(_numbers):02d}"
 
     def add_worker(self, stage: Stage, spec: WorkerSpec) -> processes.Process:
         """Start a worker on `stage`, with the command line of supervisor.conf but for what `spec` says otherwise."""

@@ -7,7 +7,6 @@ user = AuthUtils.create_user("Kaia_Tennen")
 AuthUtils.add_main_character_2(user, "Kaia Tennen", 95000001, corp_id=98000001)
 corporation = {
     "corporation_name": "Perimeter Mining",
-    "corporation_ticker": "PERI",
     "member_count": 12,
 }
 EveCorporationInfo.objects.get_or_create(corporation_id=98000001, defaults=corporation)

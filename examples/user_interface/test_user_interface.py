@@ -329,6 +329,7 @@ def test_a_notification_without_a_message_repeats_its_title(lab, capsys):
     assert capsys.readouterr().out == f"{PROMISE}\n"
     lab.finished(AUDIT)
     (notification,) = Notification.objects.all()
+    assert notification.title == RESULT, f"the title is {notification.title!r}"
     assert notification.message == notification.title, f"the message is {notification.message!r}"
 
 
