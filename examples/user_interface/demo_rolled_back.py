@@ -11,4 +11,4 @@ try:
         audit_members(98999999, user.pk)
 except EveCorporationInfo.DoesNotExist as error:
     print(error)
-print(Notification.objects.filter(user=user, level="danger").count(), "notifications")
+print(Notification.objects.filter(user=user).count(), "notifications")

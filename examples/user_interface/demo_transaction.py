@@ -9,7 +9,6 @@ with transaction.atomic():
     EveCorporationInfo.objects.create(
         corporation_id=98000002,
         corporation_name="Amarr Haulers",
-        corporation_ticker="AMHA",
         member_count=7,
     )
     audit_new_corporation.delay_on_commit(98000002, user_pk=user.pk)
