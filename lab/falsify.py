@@ -184,12 +184,11 @@ def _unbroken(chapter: str, options: list[str], own: run.Run) -> dict[str, Any]:
 def _broken(item: Break, own: run.Run) -> dict[str, Any]:
     from myauth.celery import app
 
-    # First, as a task takes some of its options from the settings when it is made.
-    app.conf.update(item.conf)
     try:
         lay_over(item.chapter, own.folder, item.file, item.apply)
     except (ValueError, SyntaxError, ImportError) as error:
         return verdict.without_a_test(item.claim, f"the break can't be applied: {error!r}")
+    app.conf.update(item.conf)
     return verdict.of(own, item.nodeid)
 
 
