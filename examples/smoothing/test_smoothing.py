@@ -179,6 +179,7 @@ def test_an_entry_without_apply_offset_keeps_its_minute(lab):
     set_offset(minute=0.25, hour=0.25)
     beat_reads(**{HAND: dict(current_app.conf.beat_schedule[HAND])})
     assert in_database(HAND) == "28 * * * *", f"the database says {in_database(HAND)}"
+    assert PeriodicTask.objects.get(name=HAND).task == "smoothing.tasks.scatter_corporations"
 
 
 @pytest.mark.workers
