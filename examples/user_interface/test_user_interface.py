@@ -475,7 +475,13 @@ def test_auth_does_not_cut_a_long_title(lab, capsys, another):
     assert printed == "300 characters in a column for 254\n", f"printed {printed!r}"
 
 
-@pytest.mark.broken_by(r"printed ''", conf={"task_serializer": "pickle"})
+@pytest.mark.workers
+@pytest.mark.broken_by(
+    r"printed ''",
+    file="demo_user_object.py",
+    old=".delay(98000001, user)",
+    new='.apply_async((98000001, user), serializer="pickle")',
+)
 def test_a_user_object_cannot_be_sent_only_its_key(lab, capsys):
     """A user object cannot be an argument of a task: `.delay()` raises EncodeError, and nothing is sent."""
     lab.demo("demo_user_object.py")
