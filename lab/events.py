@@ -49,6 +49,8 @@ class Recorder:
         self._connection = app.connection_for_read(url)
         channel = self._connection.default_channel
         receiver = app.events.Receiver(channel, handlers={"*": self._note})
+        # All are on one machine: where a claim changes the time zone, times of the clock stay what they were.
+        receiver.event_from_message = partial(receiver.event_from_message, localize=False)
         (self._consumer,) = receiver.get_consumers(partial(Consumer, channel), channel)
         self._consumer.consume()
 
