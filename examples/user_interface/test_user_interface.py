@@ -26,6 +26,11 @@ RESULT = "Audit of Perimeter Mining: 1 of 12 members are in Auth"
 REASON = "An admin finds the reason in the log."
 FAILURE = "Audit of corporation 98999999 failed"
 ROW = re.compile(r'<tr class="table-(\w+)">\s*<td>[^<]*</td>\s*<td>(.*?)</td>', re.DOTALL)
+FORM = re.compile(
+    r'<form method="post" action="/user_interface/audit/\d+/">\s*'
+    r'<input type="hidden" name="csrfmiddlewaretoken" value="(\w+)">\s*'
+    r'<button class="btn btn-primary">Audit \w'
+)
 ALERT = re.compile(
     r'<div class="alert alert-([\w ]+?) alert-dismissible.*?<div class="ms-2">\s*(.*?)\s*</div>', re.DOTALL
 )
@@ -61,7 +66,7 @@ class Browser:
     def click(self, corporation_id):
         """Load the app's page and press the button of a corporation."""
         page = self.get("/user_interface/").text
-        found = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page)
+        found = re.search(FORM, page)
         assert found, "the app's page has no form"
         return self.post(f"/user_interface/audit/{corporation_id}/", {"csrfmiddlewaretoken": found[1]})
 
