@@ -8,7 +8,9 @@ reason.
 """
 
 import argparse
+import ast
 import importlib
+import re
 import shutil
 import sys
 import time
@@ -27,10 +29,14 @@ from lab.source import left_out
 
 LANES = 12
 _DATABASES = 48
-_PATIENCE = 180.0
+# So many seconds a claim may take before it is red, and a mutant, which may need all claims, before it is not measured.
+_CLAIM = 60.0
+_PATIENCE = 1800.0
 _SHOWN = 160
 _LEFT_OUT = BUILD / "mutants-left-out.txt"
 SETTINGS = "settings"
+# Shorter ones, such as 'task' and 'schedule', tell nothing apart.
+_NAME = re.compile(r"[a-z_]{10,}")
 
 
 def main(argv: list[str]) -> int:
@@ -96,7 +102,7 @@ def _run(standing: run.Run, record: Record, mutants: list[Mutant]) -> None:
     for place, lane, ended in lanes.each(standing, LANES, _DATABASES, works, _PATIENCE):
         if not ended:
             continue
-        outcome = Outcome(**(lane.result or vars(Outcome(KILLED, "(it never ended)", _PATIENCE))))
+        outcome = Outcome(**(lane.result or vars(Outcome(VOID, "", _PATIENCE))))
         lane.remove()
         if outcome.state != VOID:
             record.note(todo[place], outcome)
@@ -127,7 +133,7 @@ def _mutated(mutant: Mutant, own: run.Run) -> dict[str, Any]:
         return outcome(UNLOADABLE, repr(error)[:200])
     tests, green = _tests(mutant), 0
     while tests:
-        found = verdict.of(own, "--maxfail=1", *tests)
+        found = verdict.of(own, "--maxfail=1", *tests, deadline=_CLAIM)
         green += found["green"]
         if not found["red"]:
             break
@@ -136,7 +142,7 @@ def _mutated(mutant: Mutant, own: run.Run) -> dict[str, Any]:
             return outcome(KILLED, "(the chapter's tests can't be imported)")
         # Red twice, or a machine that was late at the wrong moment would kill mutants.
         place = next(place for place, test in enumerate(tests) if test.endswith(f"::{red['test']}"))
-        again = verdict.of(own, tests[place])
+        again = verdict.of(own, tests[place], deadline=_CLAIM)
         if again["red"]:
             void = UNMEASURED in again["red"][0]["message"]
             return outcome(VOID if void else KILLED, red["test"])
@@ -160,15 +166,31 @@ def _change(mutant: Mutant, folder: Path) -> None:
 def _tests(mutant: Mutant) -> list[str]:
     """Return the claims that may notice the mutant, the likeliest and quickest first."""
     recorded = evidence.load()["chapters"]
-    names = [mutant.chapter] if mutant.chapter in recorded else chapters()
-    names.sort(key=lambda name: recorded[name]["seconds"])
-    found = []
-    for name in names:
-        claims = sorted(recorded[name]["claims"], key=lambda claim: claim["seconds"])
-        by_claim = recorded[name]["files"].get(f"examples/{name}/{mutant.file}", {}).get("claims", {})
-        ran = [claim for claim in claims if mutant.change.line in by_claim.get(claim["test"], ())]
-        found += [f"{EXAMPLES / name / f'test_{name}.py'}::{claim['test']}" for claim in ran or claims]
-    return found
+    if mutant.chapter == SETTINGS:
+        named = {(name, claim["test"]): claim for name in chapters() for claim in recorded[name]["claims"]}
+        words = set(_NAME.findall(mutant.code))
+        sources = {name: _functions(name) for name in chapters()}
+
+        def unlikely(key: tuple[str, str]) -> tuple[int, float]:
+            return -len(words.intersection(_NAME.findall(sources[key[0]][key[1]]))), named[key]["seconds"]
+
+        return [_nodeid(*key) for key in sorted(named, key=unlikely)]
+    claims = sorted(recorded[mutant.chapter]["claims"], key=lambda claim: claim["seconds"])
+    file = recorded[mutant.chapter]["files"].get(f"examples/{mutant.chapter}/{mutant.file}", {})
+    by_claim = file.get("claims", {})
+    ran = [claim for claim in claims if mutant.change.line in by_claim.get(claim["test"], ())]
+    return [_nodeid(mutant.chapter, claim["test"]) for claim in ran or claims]
+
+
+def _functions(chapter: str) -> dict[str, str]:
+    """Return the source of each function of a chapter's tests, with its decorators."""
+    text = (EXAMPLES / chapter / f"test_{chapter}.py").read_text()
+    found = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)]
+    return {node.name: "\n".join(map(ast.unparse, [*node.decorator_list, node])) for node in found}
+
+
+def _nodeid(chapter: str, test: str) -> str:
+    return f"{EXAMPLES / chapter / f'test_{chapter}.py'}::{test}"
 
 
 def _report(record: Record, mutants: list[Mutant], *, whole: bool) -> int:

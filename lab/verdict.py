@@ -1,5 +1,7 @@
 """How claims' tests go in a fork whose examples or settings were changed."""
 
+import signal
+from collections.abc import Generator
 from typing import Any
 
 import pytest
@@ -10,11 +12,27 @@ from lab.run import Run
 
 
 class _Verdict:
-    """Notes how many tests were green, and each that was not: its name, when, and why."""
+    """Notes how many tests were green, and each that was not: its name, when, and why.
 
-    def __init__(self) -> None:
+    A test that takes longer than `deadline` seconds is red.
+    """
+
+    def __init__(self, deadline: float = 0) -> None:
         self.green = 0
         self.red: list[dict[str, str]] = []
+        self._deadline = deadline
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self) -> Generator[None, Any, Any]:
+        def expire(*_: Any) -> None:
+            pytest.fail(f"it did not end within {self._deadline:g} s")
+
+        signal.signal(signal.SIGALRM, expire)
+        signal.setitimer(signal.ITIMER_REAL, self._deadline)
+        try:
+            return (yield)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -33,15 +51,18 @@ class _Verdict:
         self.red.append({"test": test, "when": when, "message": message})
 
 
-def of(own: Run, *what: str) -> dict[str, Any]:
-    """Run pytest on `what` in this fork and return `green`, a count, and `red`, each with `test`, `when`, `message`."""
-    verdict = _Verdict()
+def of(own: Run, *what: str, deadline: float = 0) -> dict[str, Any]:
+    """Run pytest on `what` in this fork and return `green`, a count, and `red`, each with `test`, `when`, `message`.
+
+    A test that takes longer than `deadline` seconds is red; 0 stands for none.
+    """
+    verdict = _Verdict(deadline)
     pytest.main([*QUIET, *what], plugins=[Claims(own, own.folder / "voids"), verdict])
-    return vars(verdict)
+    return {"green": verdict.green, "red": verdict.red}
 
 
 def without_a_test(test: str, why: str) -> dict[str, Any]:
     """Return the verdict of a fork that ran no test."""
     verdict = _Verdict()
     verdict.note(test, "", why)
-    return vars(verdict)
+    return {"green": 0, "red": verdict.red}

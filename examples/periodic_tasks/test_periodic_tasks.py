@@ -9,6 +9,7 @@ import zoneinfo
 from collections import Counter, defaultdict
 
 import pytest
+from allianceauth.crontab.models import CronOffset
 from allianceauth.crontab.schedulers import OffsetDatabaseScheduler
 from allianceauth.eveonline.models import EveCharacter
 from allianceauth.notifications.models import Notification
@@ -33,6 +34,21 @@ TWO_DAYS = dt.timedelta(days=2)
 TOKYO = zoneinfo.ZoneInfo("Asia/Tokyo")
 # With a start time in the past, and no run yet, beat sends an entry as soon as it starts.
 AT_ONCE = {"start_time": dt.datetime(2020, 1, 1, tzinfo=dt.UTC)}
+APPS = ("periodic_tasks.", "smoothing.")
+FIELDS = ("minute", "hour", "day_of_month", "month_of_year", "day_of_week")
+# Auth's own entries as beat stores them where the installation's offset is a quarter of an hour.
+AUTHS_OWN = {
+    "esi_cleanup_callbackredirect": ("esi.tasks.cleanup_callbackredirect", "0", "*/4"),
+    "esi_cleanup_token": ("esi.tasks.cleanup_token_subset", "15", "*"),
+    "run_model_update": ("allianceauth.eveonline.tasks.run_model_update", "15", "0,6,12,18"),
+    "check_all_character_ownership": (
+        "allianceauth.authentication.tasks.check_all_character_ownership",
+        "15",
+        "0,4,8,12,16,20",
+    ),
+    "analytics_daily_stats": ("allianceauth.analytics.tasks.analytics_daily_stats", "0", "2"),
+    "admin_status_tasks": ("allianceauth.admin_status.tasks.run_admin_status_tasks", "15", "*"),
+}
 # Celery's own beat knows nothing of a database.
 NO_ROWS = {"beat_scheduler": "celery.beat:PersistentScheduler"}
 
@@ -652,6 +668,28 @@ def test_two_beats_send_every_entry_twice_but_for_queue_once(lab, beat):
             assert len(found[name]) == 1, f"{name} was sent by {found[name]}"
         else:
             assert sorted(found[name]) == sorted(beats), f"{name} was not sent by both beats, once each: {found[name]}"
+
+
+@pytest.mark.workers
+@pytest.mark.broken_by(r"Auth's entries are {}", conf={"beat_schedule": {}})
+def test_auth_itself_has_six_entries_and_the_offset_shifts_four_of_them(lab):
+    """Auth itself has six entries, at minute 0: two every hour, two every four, one every six, one at two o'clock.
+
+    `apply_offset` shifts four of them.
+    """
+    own = {
+        name: dict(entry)
+        for name, entry in current_app.conf.beat_schedule.items()
+        if not entry["task"].startswith(APPS)
+    }
+    CronOffset.objects.update_or_create(defaults=dict.fromkeys(FIELDS, 0.0) | {"minute": 0.25})
+    OffsetDatabaseScheduler(app=current_app, lazy=True).update_from_dict(own)
+    rows = PeriodicTask.objects.select_related("crontab").filter(name__in=own)
+    found = {row.name: (row.task, row.crontab.minute, row.crontab.hour) for row in rows}
+    assert found == AUTHS_OWN, f"Auth's entries are {found}"
+    days = {(row.crontab.day_of_month, row.crontab.month_of_year, row.crontab.day_of_week) for row in rows}
+    assert days == {("*", "*", "*")}
+    assert current_app.conf.beat_scheduler == "allianceauth.crontab.schedulers.OffsetDatabaseScheduler"
 
 
 @pytest.mark.workers
