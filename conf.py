@@ -16,9 +16,6 @@ from lab import kernelspec  # noqa: E402
 from lab.guard import Guard  # noqa: E402
 from lab.paths import BUILD  # noqa: E402
 
-# jsonschema, which comes with jupyter-sphinx, compiles a grammar of URIs for two seconds if it finds this one.
-sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
-
 project = "Celery FAQ for Alliance Auth"
 author = "the Celery FAQ’s authors"
 project_copyright = "MIT licence"

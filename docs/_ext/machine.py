@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
-from jupyter_sphinx.ast import CellOutputNode
 from sphinx.application import Sphinx
 
 from .blocks import Block
 from .charts import Chart
 from .head import description
+from .jupyter import CellOutputNode
 from .proof import Evidence
 
 _DIRECTIVE = re.compile(r"^(`{3,}|:{3,})\{([\w-]+)\} *([^\n]*)\n(.*?)^\1 *$\n?", re.MULTILINE | re.DOTALL)
