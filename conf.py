@@ -27,7 +27,6 @@ extensions = [
     "_ext.claims",
     "_ext.charts",
     "_ext.measured",
-    "_ext.anchors",
     "_ext.guards",
     "_ext.source",
     "_ext.head",
@@ -40,7 +39,7 @@ exclude_patterns = ["_ext", "measured"]
 templates_path = ["docs/_templates"]
 smartquotes = False
 nitpicky = True
-myst_enable_extensions = ["deflist"]
+myst_enable_extensions = ["deflist", "attrs_inline", "attrs_block"]
 myst_heading_anchors = 3
 
 # The kernel that executes the calls. It is known to this build alone.

@@ -92,12 +92,12 @@ def markdown(text: str, blocks: list[Block], captions: list[str]) -> str:
             return "".join(_fences(block)) if (block := next(waiting, None)) else ""
         if kind == "chart":
             return f"Figure ({argument}): {next(told)}\n"
-        if kind in ("toctree", "measured", "old-anchors"):
+        if kind in ("toctree", "measured"):
             return ""
         return f"{body}\n"
 
     text = _DIRECTIVE.sub(replaced, text)
-    text = re.sub(r" ?\{claim\}`[^`]*`", "", text)
+    text = re.sub(r" ?\{claim\}`[^`]*`|(?:\[\])?\{[.#][\w-]+\}\n?", "", text)
     return re.sub(r"\{[\w:-]+\}`([^`<]*?)(?: *<[^>]*>)?`", r"\1", text)
 
 
