@@ -16,9 +16,6 @@ from lab import kernelspec  # noqa: E402
 from lab.guard import Guard  # noqa: E402
 from lab.paths import BUILD  # noqa: E402
 
-# jsonschema, which comes with jupyter-sphinx, compiles a grammar of URIs for two seconds if it finds this one.
-sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
-
 project = "Celery FAQ for Alliance Auth"
 author = "the Celery FAQ’s authors"
 project_copyright = "MIT licence"
@@ -30,7 +27,6 @@ extensions = [
     "_ext.claims",
     "_ext.charts",
     "_ext.measured",
-    "_ext.anchors",
     "_ext.guards",
     "_ext.source",
     "_ext.head",
@@ -43,7 +39,7 @@ exclude_patterns = ["_ext", "measured"]
 templates_path = ["docs/_templates"]
 smartquotes = False
 nitpicky = True
-myst_enable_extensions = ["deflist"]
+myst_enable_extensions = ["deflist", "attrs_inline", "attrs_block"]
 myst_heading_anchors = 3
 
 # The kernel that executes the calls. It is known to this build alone.

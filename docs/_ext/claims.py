@@ -11,7 +11,7 @@ from sphinx.util.docutils import SphinxRole
 from lab.paths import chapters
 
 from . import source
-from .proof import Claim, Evidence
+from .proof import Claim, Evidence, recorded
 
 
 class ClaimMark(nodes.Inline, nodes.TextElement):
@@ -54,7 +54,7 @@ class Notes(SphinxPostTransform):
 
     def run(self, **_: Any) -> None:
         """Make one group of notes for each paragraph, list or table with marks."""
-        evidence = Evidence()
+        evidence = recorded()
         numbers: dict[str, int] = {}
         told: set[Claim] = set()
         groups: dict[nodes.Element, list[tuple[int, Claim]]] = {}
@@ -76,7 +76,7 @@ class Notes(SphinxPostTransform):
     def _note(self, carrier: nodes.Element, group: list[tuple[int, Claim]]) -> None:
         items = []
         for number, claim in group:
-            link = html.escape(source.link(self.app, self.env.docname, claim))
+            link = html.escape(source.link(self.app.builder, self.env.docname, claim))
             items.append(
                 f'<li id="proof-{number}" value="{number}"><a href="{link}">{source.prose(claim.sentence)}</a> '
                 f'<span class="took">{claim.outcome}</span></li>'

@@ -8,9 +8,6 @@ from urllib.parse import urlsplit
 from docutils import nodes
 from sphinx.application import Sphinx
 
-# jupyter-sphinx links these on every page: files for widgets and for Thebe, of which no page has any.
-_UNUSED = ("thebelab-helper.js", "thebelab.css", "jupyter-sphinx.css")
-
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the changes to a page's context; late, as the theme adds to it too."""
@@ -60,14 +57,11 @@ def describe(
 
 
 def trim(_app: Sphinx, _page: str, _template: str, context: dict[str, Any], _doctree: nodes.document | None) -> None:
-    """Drop what is not used, and whatever would be fetched from another host."""
-
-    def needed(asset: Any) -> bool:
-        name = str(getattr(asset, "filename", asset) or "")
-        return not urlsplit(name).netloc and not any(unused in name for unused in _UNUSED)
-
+    """Drop whatever would be fetched from another host."""
     for kind in ("css_files", "script_files"):
-        context[kind] = [asset for asset in context[kind] if needed(asset)]
+        names = [str(getattr(asset, "filename", asset) or "") for asset in context[kind]]
+        kept = zip(context[kind], names, strict=True)
+        context[kind] = [asset for asset, name in kept if not urlsplit(name).netloc]
 
 
 def find_again(

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
-from jupyter_sphinx.ast import CellOutputNode
 from sphinx.application import Sphinx
 
 from .blocks import Block
 from .charts import Chart
 from .head import description
-from .proof import Evidence
+from .jupyter import CellOutputNode
+from .proof import Evidence, recorded
 
 _DIRECTIVE = re.compile(r"^(`{3,}|:{3,})\{([\w-]+)\} *([^\n]*)\n(.*?)^\1 *$\n?", re.MULTILINE | re.DOTALL)
 
@@ -42,7 +42,7 @@ def write(app: Sphinx, error: Exception | None) -> None:
         return
     out = Path(app.outdir)
     blocks: list[dict[str, Any]] = []
-    evidence = Evidence()
+    evidence = recorded()
     for docname in sorted(app.env.found_docs):
         doctree = app.env.get_doctree(docname)
         found = list(doctree.findall(Block))
@@ -92,12 +92,12 @@ def markdown(text: str, blocks: list[Block], captions: list[str]) -> str:
             return "".join(_fences(block)) if (block := next(waiting, None)) else ""
         if kind == "chart":
             return f"Figure ({argument}): {next(told)}\n"
-        if kind in ("toctree", "measured", "old-anchors"):
+        if kind in ("toctree", "measured"):
             return ""
         return f"{body}\n"
 
     text = _DIRECTIVE.sub(replaced, text)
-    text = re.sub(r" ?\{claim\}`[^`]*`", "", text)
+    text = re.sub(r" ?\{claim\}`[^`]*`|(?:\[\])?\{[.#][\w-]+\}\n?", "", text)
     return re.sub(r"\{[\w:-]+\}`([^`<]*?)(?: *<[^>]*>)?`", r"\1", text)
 
 

@@ -3,7 +3,7 @@
 import ast
 import hashlib
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,7 @@ class Claim:
     line: int
     outcome: str
     seconds: float
-    events: list[dict[str, Any]] = field(repr=False, hash=False)
-    data: dict[str, Any] = field(repr=False, hash=False)
+    charts: dict[str, Any] = field(repr=False, hash=False)
 
     @property
     def key(self) -> str:
@@ -100,7 +99,7 @@ class Evidence:
         found = {}
         for chapter in chapters():
             for entry in self.chapter(chapter).get("claims", []):
-                given = {name: entry[name] for name in ("test", "line", "outcome", "seconds", "events", "data")}
+                given = {name: entry[name] for name in ("test", "line", "outcome", "seconds", "charts")}
                 claim = Claim(chapter=chapter, sentence=entry["claim"], **given)
                 found[claim.key] = claim
         return found
@@ -169,3 +168,9 @@ class Evidence:
         """Return what a chapter ran on, in a line."""
         versions = self.chapter(chapter)["versions"]
         return " · ".join([*(f"{shown} {versions[name]}" for name, shown in NAMES.items()), versions["broker"]])
+
+
+@cache
+def recorded() -> Evidence:
+    """Return the evidence that this build is made from, which is read once."""
+    return Evidence()
