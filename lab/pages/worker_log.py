@@ -26,15 +26,11 @@ class _Formatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         data = getattr(record, "data", None)
-        task = data["id"] if isinstance(data, dict) and "id" in data else _current_id()
+        task = data["id"] if isinstance(data, dict) and "id" in data else current_task and current_task.request.id
         text = _short(record.getMessage())
         if record.exc_info and record.exc_info[1]:
             text += _own_frames(record.exc_info[1], record.exc_info[2])
-        return json.dumps(Record(record.created, record.levelname, task, text))
-
-
-def _current_id() -> str:
-    return current_task.request.id or "" if current_task else ""
+        return json.dumps(Record(record.created, record.levelname, task or "", text))
 
 
 def _short(message: str) -> str:

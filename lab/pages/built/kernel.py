@@ -26,9 +26,11 @@ class BuildKernel(PageKernel):
             reply: dict[str, Any] = await super().do_execute(code, silent, *args, **kwargs)
         problem = ""
         try:
-            stage = self.page_session.stage
-            over = "the end of every task that the cell sent"
-            stage.recorder.wait(lambda: not self.page_session.left() and stage.idle(), DEADLINE or 3600, over)
+            self.page_session.stage.recorder.wait(
+                lambda: not self.page_session.left() and self.page_session.stage.idle(),
+                DEADLINE or 3600,
+                "the end of every task that the cell sent",
+            )
         except (AssertionError, TimeoutError, KeyboardInterrupt) as error:
             problem = str(error) or "interrupted"
         for line in self.page_session.report():

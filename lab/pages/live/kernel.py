@@ -47,8 +47,8 @@ class LiveKernel(PageKernel):
 
     def publish(self, kind: str, data: object) -> None:
         """Send the page something of ours; from any thread."""
-        content = {"data": {kind: data}, "metadata": {}, "transient": {}}
-        self.session.send(self.iopub_socket, "display_data", content, parent=self._parent)
+        shown = {"data": {kind: data}, "metadata": {}, "transient": {}}
+        self.session.send(self.iopub_socket, "display_data", shown, parent=self._parent)
 
     def watch(self) -> None:
         """Send log lines and the broker's state as they come, for as long as the process lives."""
@@ -86,10 +86,16 @@ class LiveKernel(PageKernel):
         sys.stderr.flush()
         self.stream()
         seconds = time.monotonic() - began
-        lines = self.page_session.report()
         self._count += 1
-        drawn = timeline(self.page_session.stage.recorder.runs(), f"live-{self._count}", seconds)
-        self.publish(RUN, {"lines": lines, "figure": drawn, "seconds": round(seconds, 3), "stopped": stopped})
+        self.publish(
+            RUN,
+            {
+                "lines": self.page_session.report(),
+                "figure": timeline(self.page_session.stage.recorder.runs(), f"live-{self._count}", seconds),
+                "seconds": round(seconds, 3),
+                "stopped": stopped,
+            },
+        )
         return reply
 
     async def _through(self, code: str, silent: bool, *args: Any, **kwargs: Any) -> tuple[dict[str, Any], bool]:

@@ -64,8 +64,9 @@ class LiveSession(Session):
         self._hand_over(module, source)
 
     def _hand_over(self, module: str, source: str) -> None:
-        words = {"module": module, "source": source}
-        replies = self._app.control.broadcast("redefine", words, reply=True, timeout=60, limit=1)
+        replies = self._app.control.broadcast(
+            "redefine", {"module": module, "source": source}, reply=True, timeout=60, limit=1
+        )
         for reply in (replies or [{"worker": {"error": "no answer"}}])[0].values():
             if "error" in reply:
                 raise LabError(f"the worker did not take the new {module}: {reply['error']}")

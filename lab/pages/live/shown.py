@@ -41,5 +41,4 @@ def timeline(runs: list[TaskRun], name: str, seconds: float) -> str:
         bars.append(figure.Bar(_GROUPS[2], label, started, task.ended or seconds))
     part = f"The first {_DRAWN} of {len(ran)} tasks" if len(ran) > _DRAWN else f"{len(ran)} task{'s' * (len(ran) > 1)}"
     bars.sort(key=lambda bar: _GROUPS.index(bar.group))
-    told = f"{part} of your run: where each was, and when. The table has the names."
-    return figure.timeline(bars).markup(name, told)
+    return figure.timeline(bars).markup(name, f"{part} of your run: where each was, and when. The table has the names.")

@@ -66,13 +66,13 @@ def _free_port(ip: str, port: int, others: bool) -> int:
         raise LabError(
             f"--ip {ip} would let other machines run code here: add --let-others-in if that is what you want."
         )
-    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
     try:
-        with socket.create_server((ip, port), family=family) as probe:
+        with socket.create_server((ip, port), family={4: socket.AF_INET, 6: socket.AF_INET6}[address.version]) as probe:
             return int(probe.getsockname()[1])
     except OSError as error:
-        why = os.strerror(error.errno or 0)
-        raise LabError(f"Port {port} on {ip} can't be had ({why}): name another with --port.") from None
+        raise LabError(
+            f"Port {port} on {ip} can't be had ({os.strerror(error.errno or 0)}): name another with --port."
+        ) from None
 
 
 def _build() -> None:
