@@ -13,10 +13,11 @@ from sphinx.directives.code import LiteralIncludeReader
 from sphinx.util import parselinenos
 from sphinx.util.docutils import SphinxDirective
 
-from lab.paths import EXAMPLES, ROOT
+from lab.paths import EXAMPLES
 
 from . import source
 from .jupyter import CellOutputNode, ExecuteJupyterCells, JupyterCell
+from .kept import KERNEL
 from .proof import NOT_YET, Claim, Evidence, Lines, Stop, recorded
 
 _LANGUAGES = {".py": "python", ".html": "html+django", ".toml": "toml", ".conf": "ini", ".sh": "bash", ".txt": "text"}
@@ -119,7 +120,7 @@ class CallDirective(_Shows, JupyterCell):
         path = self.file()
         # What the call prints depends on the tasks it calls and on the kernel.
         others = [file for file in path.parent.glob("*.py") if not file.name.startswith("test_")]
-        for other in (*others, ROOT / "lab" / "kernel.py", ROOT / "lab" / "worker_log.py"):
+        for other in (*others, *KERNEL):
             self.env.note_dependency(other)
         self.arguments = [f"/../{path.relative_to(EXAMPLES.parent).as_posix()}"]
         text = path.read_text()
