@@ -15,7 +15,8 @@ from typing import Any
 import redis
 
 from lab import heartbeat, processes, project
-from lab.events import ENDS, TaskRun
+from lab.errors import LabError, TimedOut, Unequal
+from lab.events import TaskRun
 from lab.hold import hold
 from lab.stage import Stage, Stages, WorkerSpec, queue_keys
 
@@ -82,11 +83,17 @@ class Lab:
         """Wait until `count` tasks called `name` have ended, in whatever way, and return those that did."""
 
         def ended() -> list[TaskRun]:
-            done = [run for run in self._recorder.runs(name) if f"task-{run.state}" in ENDS]
+            done = [run for run in self._recorder.runs(name) if run.over]
             return done if len(done) >= count else []
 
         found: list[TaskRun] = self.wait(ended, f"the end of {count} x {name or 'any task'}", timeout)
         return found
+
+    def same(self, found: object, wanted: object, words: str) -> None:
+        """Demand that two values are equal; if not, the failure says `words`, with what was found for their `{}`."""
+        __tracebackhide__ = True
+        if found != wanted:
+            raise Unequal(words.format(found))
 
     def started(self, name: str, count: int = 1, timeout: float = 10.0) -> list[TaskRun]:
         """Wait until `count` tasks called `name` have started and return those."""
@@ -123,9 +130,7 @@ class Lab:
         """
 
         def quiet() -> bool:
-            runs = self._recorder.runs()
-            ended = all(f"task-{run.state}" in ENDS for run in runs)
-            return ended and self._stage.idle()
+            return all(run.over for run in self._recorder.runs()) and self._stage.idle()
 
         self.wait(quiet, "quiet", timeout)
         return self.runs()
@@ -139,9 +144,10 @@ class Lab:
         from myauth.celery import app
 
         chosen = self.workers if worker is None else [self.workers[worker]]
-        nodes = [_node(process) for process in chosen]
+        nodes = [process.node for process in chosen]
         replies = app.control.add_consumer("celery", destination=nodes, reply=True, timeout=60, limit=len(nodes))
-        assert len(replies or []) == len(nodes), f"not every worker took up the queue: {replies}"
+        if len(replies or []) != len(nodes):
+            raise LabError(f"Not every worker took up the queue, the replies are {replies}: run the claim again.")
         # The worker still asks Redis for what it asked before; it would look again within a second.
         with contextlib.suppress(redis.ResponseError):
             for client in self.redis.client_list():
@@ -168,7 +174,8 @@ class Lab:
     def stop(self, process: processes.Process, timeout: float = 60.0) -> None:
         """End a process the way supervisor does, with SIGTERM, and wait for it."""
         process.signal(signal.SIGTERM)
-        assert process.join(timeout), f"{process.name} did not stop within {timeout:g} s"
+        if not process.join(timeout):
+            raise TimedOut(f"the end of {process.name} did not happen within {timeout:g} s")
         self._gone(process)
 
     def _gone(self, process: processes.Process) -> None:
@@ -210,7 +217,3 @@ class Lab:
             text = re.sub(r"\A.*?\[tasks\]", "…", self.printed(process), flags=re.DOTALL)
             parts.append(f"--- {process.name}: {' '.join(process.argv)}\n{text[-3000:]}")
         return "\n".join(parts)
-
-
-def _node(process: processes.Process) -> str:
-    return f"celery@{process.argv[process.argv.index('-n') + 1]}"

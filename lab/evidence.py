@@ -15,12 +15,14 @@ from lab import statements
 from lab.paths import EVIDENCE, EXAMPLES, ROOT
 from lab.run import Run
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass
 class Claim:
-    """One claim's record. Seconds are wall time; `events` and `data` are what figures are drawn from.
+    """One claim's record. Seconds are wall time; `runs` and `data` are what figures are drawn from.
+
+    `runs` are its tasks as `lab.events.record` has them: a TaskRun's fields, times in seconds since the claim began.
 
     `void` says of each measurement that does not count how many seconds late the machine was.
     """
@@ -31,7 +33,7 @@ class Claim:
     outcome: str
     seconds: float
     waiting: float
-    events: list[dict[str, Any]]
+    runs: list[dict[str, Any]]
     data: dict[str, Any]
     void: list[float] = field(default_factory=list)
 

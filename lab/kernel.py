@@ -15,8 +15,7 @@ from types import FrameType
 from typing import Any
 
 from lab import kernelspec, project, run, worker_log
-from lab.errors import LabError
-from lab.events import ENDS
+from lab.errors import LabError, TimedOut
 from lab.stage import Stage, Stages, StageSpec
 
 NAME = kernelspec.NAME
@@ -41,11 +40,10 @@ class Session:
         self._log.skip()
 
     def settle(self, timeout: float) -> None:
-        """Wait until all that was sent has ended; `AssertionError` after `timeout` seconds."""
+        """Wait until all that was sent has ended; `TimedOut` after `timeout` seconds."""
 
         def quiet() -> bool:
-            ended = all(f"task-{task.state}" in ENDS for task in self.stage.recorder.runs())
-            return ended and self.stage.idle()
+            return all(task.over for task in self.stage.recorder.runs()) and self.stage.idle()
 
         self.stage.recorder.wait(quiet, timeout, "the end of every task that the cell sent")
 
@@ -92,7 +90,7 @@ def _kernel_class(session: Session) -> type[Any]:
             problem = ""
             try:
                 session.settle(DEADLINE or 3600)
-            except (AssertionError, KeyboardInterrupt) as error:
+            except (TimedOut, KeyboardInterrupt) as error:
                 problem = str(error) or "interrupted"
             sys.stdout.write(session.report())
             sys.stdout.flush()

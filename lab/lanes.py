@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 
@@ -45,8 +45,7 @@ class Lane:
         self.began = time.monotonic()
         self._process = _fork.Process(target=_enter, args=(standing, number, databases, self.folder, work, lines))
         self._process.start()
-        assert self._process.pid
-        standing.guard.register(self._process.pid)
+        standing.guard.register(cast(int, self._process.pid))
 
     @property
     def alive(self) -> bool:

@@ -21,7 +21,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from lab import figure, project, run, worker_log
-from lab.events import ENDS, TaskRun
+from lab.events import TaskRun
 from lab.kernel import NAME, Session, serve
 from lab.nursery import Nursery
 from lab.processes import lives
@@ -107,7 +107,7 @@ class Live(Session):
             self._seen = len(recorder.events), time.monotonic()
         if not self.stage.idle():
             return True
-        left = [task for task in recorder.runs() if f"task-{task.state}" not in ENDS]
+        left = [task for task in recorder.runs() if not task.over]
         lost = all(task.state == "sent" for task in left) and time.monotonic() - self._seen[1] > _LOST
         return bool(left) and not lost
 
@@ -115,7 +115,7 @@ class Live(Session):
         """Return how many tasks have not ended, where nothing has happened for some seconds; else 0."""
         if time.monotonic() - self._seen[1] < _QUIET:
             return 0
-        return sum(f"task-{task.state}" not in ENDS for task in self.stage.recorder.runs())
+        return sum(not task.over for task in self.stage.recorder.runs())
 
     def lines(self) -> list[dict[str, Any]]:
         """Return the worker's log records since the last call."""

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from _pytest.runner import runtestprotocol
 
-from lab import evidence
+from lab import events, evidence
 from lab.bench import Lab
 from lab.run import Run
 from lab.stage import Stages, StageSpec, WorkerSpec
@@ -173,7 +173,7 @@ class Claims:
             outcome=report.outcome,
             seconds=round(report.duration, 3),
             waiting=round(bench.busy(), 3) if bench else 0.0,
-            events=bench._recorder.as_record() if bench else [],
+            runs=events.record(bench.runs()) if bench else [],
             data=bench.data if bench else {},
         )
         self.claims.append(claim)

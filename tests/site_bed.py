@@ -118,7 +118,7 @@ class SiteBed:
             "outcome": outcome,
             "seconds": 0.1,
             "waiting": 0.0,
-            "events": [],
+            "runs": [],
             "data": {},
         }
         names = ("allianceauth", "celery", "kombu", "django", "celery-once", "python")

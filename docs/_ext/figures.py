@@ -18,28 +18,12 @@ class Recipe:
     draw: Callable[..., figure.Figure]
 
 
-def runs(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return each task of a claim with `name`, `args`, `worker` and its instants, in the order of their sending."""
-    found: dict[int, dict[str, Any]] = {}
-    for event in events:
-        if not event["type"].startswith("task-"):
-            continue
-        run = found.setdefault(event["id"], {"name": "", "args": "", "worker": ""})
-        kind = event["type"].removeprefix("task-")
-        for key in ("name", "args", "kwargs", "eta"):
-            run[key] = event.get(key) or run.get(key, "")
-        if kind != "sent":
-            run["worker"] = event.get("worker", "")
-        run.setdefault("ended" if kind in ("succeeded", "failed", "rejected", "revoked") else kind, event["at"])
-    return list(found.values())
-
-
 def _ran(claim: Claim, name: str) -> list[dict[str, Any]]:
     """Return the runs of the tasks called `name` that have started and ended, in the order of their start."""
-    found = [run for run in runs(claim.events) if run["name"] == name and "started" in run and "ended" in run]
+    found = [run for run in claim.runs if run["name"] == name and "started" in run and "ended" in run]
     if not found:
         raise ValueError(f"no run of {name} in {claim.test}")
-    return sorted(found, key=lambda run: run["started"])
+    return found
 
 
 def chain_against_loop(chain: Claim, loop: Claim) -> figure.Figure:

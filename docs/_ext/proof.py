@@ -36,7 +36,7 @@ class Claim:
     line: int
     outcome: str
     seconds: float
-    events: list[dict[str, Any]] = field(repr=False, hash=False)
+    runs: list[dict[str, Any]] = field(repr=False, hash=False)
     data: dict[str, Any] = field(repr=False, hash=False)
 
     @property
@@ -100,7 +100,7 @@ class Evidence:
         found = {}
         for chapter in chapters():
             for entry in self.chapter(chapter).get("claims", []):
-                given = {name: entry[name] for name in ("test", "line", "outcome", "seconds", "events", "data")}
+                given = {name: entry[name] for name in ("test", "line", "outcome", "seconds", "runs", "data")}
                 claim = Claim(chapter=chapter, sentence=entry["claim"], **given)
                 found[claim.key] = claim
         return found

@@ -12,7 +12,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from lab.paths import ROOT
-from tests.bed import PATIENCE, Bed, Outcome, slowness, until
+from lab.processes import wait_until
+from tests.bed import PATIENCE, Bed, Outcome, slowness
 
 CHAPTER = "first_task"
 
@@ -65,7 +66,7 @@ def test_a_lent_database_is_as_empty_as_it_was_found(bed: Bed, lent: str, client
 
 def test_a_key_that_somebody_else_writes_meanwhile_stays(bed: Bed, lent: str, client: redis.Redis) -> None:
     run = bed.start(CHAPTER, REDIS_URL=lent)
-    until(lambda: client.exists("celery-faq-lab"), "the run's claim on the database")
+    wait_until(lambda: client.exists("celery-faq-lab"), PATIENCE, "the run's claim on the database")
     client.set("somebody's", "data")
     assert run.wait(PATIENCE) == 0, bed.told()
     assert client.keys() == [b"somebody's"]
@@ -73,7 +74,7 @@ def test_a_key_that_somebody_else_writes_meanwhile_stays(bed: Bed, lent: str, cl
 
 def test_two_runs_do_not_share_a_lent_database(bed: Bed, lent: str, client: redis.Redis) -> None:
     first = bed.start(CHAPTER, REDIS_URL=lent)
-    until(lambda: client.exists("celery-faq-lab"), "the run's claim on the database")
+    wait_until(lambda: client.exists("celery-faq-lab"), PATIENCE, "the run's claim on the database")
     second = bed.run(CHAPTER, REDIS_URL=lent)
     assert second.code != 0
     assert "left alone" in second.sentence
@@ -123,7 +124,7 @@ def test_a_choice_of_claims_that_matches_none_is_a_failure(bed: Bed) -> None:
 def _started(bed: Bed, *argv: str) -> tuple["subprocess.Popen[bytes]", list[psutil.Process]]:
     run = bed.start(*argv)
     # The guard and two workers; three workers where the broker is not ours.
-    until(lambda: len(bed.registered()) >= 4 - ("--broker" in argv), "the start of guard, broker and workers")
+    wait_until(lambda: len(bed.registered()) >= 4 - ("--broker" in argv), PATIENCE, "the start of all")
     return run, bed.registered()
 
 
@@ -131,8 +132,8 @@ def _gone(bed: Bed, processes: list[psutil.Process]) -> None:
     def alive() -> list[psutil.Process]:
         return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
-    until(lambda: not alive() and not bed.registered(), "the end of every process")
-    until(lambda: not bed.folders(), "the removal of the run's folder")
+    wait_until(lambda: not alive() and not bed.registered(), PATIENCE, "the end of every process")
+    wait_until(lambda: not bed.folders(), PATIENCE, "the removal of the run's folder")
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
@@ -159,7 +160,7 @@ def test_a_run_whose_parent_is_killed_leaves_nothing(bed: Bed) -> None:
         "subprocess.run([sys.executable, '-m', 'lab'])"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=bed.env, stdout=subprocess.DEVNULL)
-    until(lambda: len(bed.registered()) >= 3, "the start of broker, guard and worker")
+    wait_until(lambda: len(bed.registered()) >= 3, PATIENCE, "the start of broker, guard and worker")
     processes = [*bed.registered(), *psutil.Process(parent.pid).children(recursive=True)]
     parent.kill()
     parent.wait(PATIENCE)
@@ -181,7 +182,7 @@ def test_the_broker_listens_on_loopback_only_and_keeps_its_password_to_itself(be
     def listening() -> set[tuple[str, int]]:
         return {c.laddr for server in servers() for c in server.net_connections() if c.status == psutil.CONN_LISTEN}
 
-    until(listening, "the start of the broker")
+    wait_until(listening, PATIENCE, "the start of the broker")
     ((ip, port),) = listening()
     assert ip == "127.0.0.1"
     (shown,) = [" ".join(server.cmdline()) for server in servers()]
