@@ -122,8 +122,7 @@ def test_a_chain_runs_its_links_in_order_one_at_a_time(lab):
     links = lab.finished(CORPORATION, 6)
     assert "--concurrency=5" in lab.workers[0].argv
     assert ran(lab, CHAIN) == ["update_in_a_chain succeeded"]
-    done = lines(lab)
-    assert done == [f"INFO Updated corporation {pk}" for pk in SIX], f"done {done}"
+    lab.same(lines(lab), [f"INFO Updated corporation {pk}" for pk in SIX], "done {}")
     between = gaps(links)
     assert min(between) >= 0.24, f"seconds between starts {between}"
     assert [link.parent for link in links[1:]] == [link.id for link in links[:-1]], "a link was not sent by the last"
@@ -202,8 +201,7 @@ def test_s_hands_the_result_of_the_link_before_on(lab):
     """A link made with `s()` gets what the link before it returned, as its first argument."""
     lab.demo("demo_result.py")
     lab.settle()
-    given = lines(lab)
-    assert given == ["INFO Updated the structures [1035466617946, 1038457641673] of 98000001"], f"given {given}"
+    lab.same(lines(lab), ["INFO Updated the structures [1035466617946, 1038457641673] of 98000001"], "given {}")
 
 
 @pytest.mark.broken_by(r"update_corporation failed", file="tasks.py", old="corporation.si(", new="corporation.s(")
@@ -228,8 +226,7 @@ def test_a_link_that_can_not_take_the_result_fails_the_link_before_it(lab):
     """When a link made with `s()` can't take the result, the link before it fails, with its work done; no more runs."""
     lab.demo("demo_wrong_link.py")
     lab.settle()
-    done = ran(lab)
-    assert done == ["update_wallet failed"], f"ran {done}"
+    lab.same(ran(lab), ["update_wallet failed"], "ran {}")
     assert lines(lab) == ["INFO Updated the wallet of 98000001"], "the work of the first link was not done"
     told = lab.printed(lab.workers[0])
     assert "TypeError('update_wallet() takes 1 positional argument but 2 were given')" in told
@@ -240,8 +237,7 @@ def test_a_failed_link_stops_the_rest_of_the_chain(lab):
     """A link that raises ends the chain: the links after it never run, those before it stay done."""
     lab.demo("demo_failing.py")
     lab.settle()
-    done = ran(lab, WALLET)
-    assert done == ["update_wallet succeeded", "update_wallet failed"], f"ran {done}"
+    lab.same(ran(lab, WALLET), ["update_wallet succeeded", "update_wallet failed"], "ran {}")
     assert lines(lab)[0] == "INFO Updated the wallet of 98000001"
     assert "INFO Updated the wallet of 98000003" not in lines(lab)
 
@@ -272,8 +268,11 @@ def test_link_error_of_a_link_runs_for_that_link_only(lab):
     """`link_error` given to one link (`on_error`) runs when that link fails, not when one before it fails."""
     lab.demo("demo_link_error.py")
     lab.settle()
-    done = {number(run): run.state for run in lab.runs(WALLET)}
-    assert done == {98000001: "succeeded", 1000035: "failed", 1000044: "failed"}, f"ran {done}"
+    lab.same(
+        {number(run): run.state for run in lab.runs(WALLET)},
+        {98000001: "succeeded", 1000035: "failed", 1000044: "failed"},
+        "ran {}",
+    )
     callbacks = lab.runs(FAILURE)
     assert len(callbacks) == 1, f"it runs {len(callbacks)} times"
     (watched,) = [run for run in lab.runs(WALLET) if "1000035" in run.args]
@@ -290,8 +289,7 @@ def test_a_link_error_of_three_arguments_runs_inside_the_failed_link(lab):
     """A `link_error` that takes request, exception and traceback runs inside the failed link, not as a task."""
     lab.demo("demo_reason.py")
     lab.settle()
-    done = ran(lab)
-    assert done == ["update_wallet succeeded", "update_wallet failed"], f"ran {done}"
+    lab.same(ran(lab), ["update_wallet succeeded", "update_wallet failed"], "ran {}")
     assert lines(lab) == [
         "INFO Updated the wallet of 98000001",
         "WARNING chains.tasks.update_wallet failed: 1000035 is no corporation of players",
@@ -370,8 +368,11 @@ def test_a_group_of_chains_runs_the_chains_side_by_side(lab):
     assert at_once == "2 run, 0 wait", at_once
     runs = lab.runs(CORPORATION)
     ids = {run.id: number(run) for run in runs}
-    before = {number(run): ids.get(run.parent) for run in runs}
-    assert before == dict(zip(SIX, [None, None, *SIX[:4]], strict=True)), f"sent by {before}"
+    lab.same(
+        {number(run): ids.get(run.parent) for run in runs},
+        dict(zip(SIX, [None, None, *SIX[:4]], strict=True)),
+        "sent by {}",
+    )
 
 
 @pytest.mark.broken_by(
@@ -401,8 +402,7 @@ def test_a_chord_raises_at_the_call_and_nothing_is_sent(lab):
 def test_a_group_followed_by_a_task_is_a_chord_and_raises_too(lab, capsys):
     """A group followed by a task raises the same error at the call, also in the middle of a chain; nothing is sent."""
     lab.demo("demo_group_then_task.py")
-    printed = capsys.readouterr().out
-    assert printed == f"{NO_CHORDS}\n" * 2, f"printed {printed!r}"
+    lab.same(capsys.readouterr().out, f"{NO_CHORDS}\n" * 2, "printed {!r}")
     assert_nothing_was_sent(lab)
 
 
@@ -419,8 +419,7 @@ def test_a_group_of_one_followed_by_a_task_works(lab):
         lab.started(WALLET)
         assert not lab.runs(END), "the task that follows did not wait"
     lab.settle()
-    done = ran(lab)
-    assert done == ["update_wallet succeeded", "report_end succeeded"], f"ran {done}"
+    lab.same(ran(lab), ["update_wallet succeeded", "report_end succeeded"], "ran {}")
 
 
 @pytest.mark.broken_by(r"printed 'task.get: None", conf={"result_backend": "rpc://"})
@@ -447,12 +446,15 @@ def test_priority_and_countdown_of_a_chain_are_for_its_first_link(lab):
     lab.demo("demo_options.py")
     after = time.time()
     lab.finished(OPTIONS, 3)
-    told = lines(lab)
-    assert told == [
-        "INFO Corporation 98000001: priority 7, later",
-        "INFO Corporation 98000002: priority 5, at once",
-        "INFO Corporation 98000003: priority 5, at once",
-    ], f"told {told}"
+    lab.same(
+        lines(lab),
+        [
+            "INFO Corporation 98000001: priority 7, later",
+            "INFO Corporation 98000002: priority 5, at once",
+            "INFO Corporation 98000003: priority 5, at once",
+        ],
+        "told {}",
+    )
     assert before + 0.5 <= due(lab) <= after + 0.5, f"due at {due(lab)}, sent after {before}"
 
 
@@ -462,13 +464,16 @@ def test_priority_and_countdown_of_a_group_of_chains_are_for_their_first_links(l
     chains = [chain(show_options.si(number), show_options.si(number + 1)) for number in (98000001, 98000003)]
     group(chains).apply_async(priority=7, countdown=0.1)
     lab.finished(OPTIONS, 4)
-    told = sorted(lines(lab))
-    assert told == [
-        "INFO Corporation 98000001: priority 7, later",
-        "INFO Corporation 98000002: priority 5, at once",
-        "INFO Corporation 98000003: priority 7, later",
-        "INFO Corporation 98000004: priority 5, at once",
-    ], f"told {told}"
+    lab.same(
+        sorted(lines(lab)),
+        [
+            "INFO Corporation 98000001: priority 7, later",
+            "INFO Corporation 98000002: priority 5, at once",
+            "INFO Corporation 98000003: priority 7, later",
+            "INFO Corporation 98000004: priority 5, at once",
+        ],
+        "told {}",
+    )
 
 
 @pytest.mark.broken_by(r"98000001: priority 5", file="demo_options_of_links.py", old=".set(priority=7)", new="")
@@ -476,8 +481,7 @@ def test_a_priority_set_on_each_link_is_kept(lab):
     """A priority that is set on each link with `.set(priority=7)` is what each link runs with."""
     lab.demo("demo_options_of_links.py")
     lab.finished(OPTIONS, 3)
-    told = lines(lab)
-    assert told == [f"INFO Corporation {pk}: priority 7, at once" for pk in SIX[:3]], f"told {told}"
+    lab.same(lines(lab), [f"INFO Corporation {pk}: priority 7, at once" for pk in SIX[:3]], "told {}")
 
 
 @pytest.mark.broken_by(
@@ -505,8 +509,7 @@ def test_a_retrying_link_holds_the_chain_until_it_succeeds(lab):
     chain(links).apply_async(link_error=note_failure.s())
     lab.settle()
     (contracts,) = lab.runs(CONTRACTS)
-    done = ran(lab)
-    assert done == ["update_wallet succeeded", "update_contracts succeeded", "report_end succeeded"], f"ran {done}"
+    lab.same(ran(lab), ["update_wallet succeeded", "update_contracts succeeded", "report_end succeeded"], "ran {}")
     assert lines(lab) == [
         "INFO Updated the wallet of 98000001",
         "INFO Updated the contracts of 98000002",
@@ -524,8 +527,7 @@ def test_starmap_is_one_task_that_stops_at_the_first_error(lab):
     """`starmap()` works without a result backend, as one task that calls one after the other and ends at an error."""
     update_wallet.starmap([(98000001,), (1000035,), (98000003,)]).delay()
     lab.settle()
-    done = ran(lab)
-    assert done == ["starmap failed"], f"ran {done}"
+    lab.same(ran(lab), ["starmap failed"], "ran {}")
     assert lines(lab) == ["INFO Updated the wallet of 98000001"]
 
 
@@ -534,10 +536,8 @@ def test_chunks_are_a_group_of_tasks_that_take_several_objects_each(lab):
     """`chunks()` works without a result backend: one task for every so many objects, side by side."""
     at_once = held(lab, "demo_chunks.py", STARMAP, 2)
     assert at_once == "2 run, 0 wait", at_once
-    done = ran(lab)
-    assert done == ["starmap succeeded"] * 2, f"ran {done}"
-    objects = [run.kwargs.count("98000") for run in lab.runs(STARMAP)]
-    assert objects == [2, 2], f"objects for each task: {objects}"
+    lab.same(ran(lab), ["starmap succeeded"] * 2, "ran {}")
+    lab.same([run.kwargs.count("98000") for run in lab.runs(STARMAP)], [2, 2], "objects for each task: {}")
     assert sorted(lines(lab)) == [f"INFO Updated corporation {pk}" for pk in SIX[:4]]
 
 
@@ -579,8 +579,7 @@ def test_a_chain_of_one_runs_its_link(lab):
 def test_the_message_of_a_chain_carries_all_links_to_come(lab):
     """A chain is one message that carries all links to come: 1,000 of them weigh about 310 KB in Redis."""
     lab.demo("demo_long.py")
-    waiting = lab.waiting()
-    assert waiting == {PRIORITY_5: 1}, f"waits in {waiting}"
+    lab.same(lab.waiting(), {PRIORITY_5: 1}, "waits in {}")
     message = lab.redis.rpop(PRIORITY_5)
     assert 300_000 < len(message) < 320_000, f"{len(message)} bytes for 1000 links"
     (first,), _, after = body(message)
@@ -621,8 +620,7 @@ def test_twice_the_links_make_nearly_four_times_the_traffic(lab):
     half, whole = messages(lab, 50), messages(lab, 100)
     times = sum(map(len, whole)) / sum(map(len, half))
     assert 3.7 < times < 4, f"{times:.2f} times the bytes for twice the links"
-    carried = [len(body(message)[2]["chain"]) for message in whole]
-    assert carried == list(range(99, -1, -1)), f"links carried: {carried}"
+    lab.same([len(body(message)[2]["chain"]) for message in whole], list(range(99, -1, -1)), "links carried: {}")
 
 
 @pytest.mark.workers({"concurrency": 1, "paused": True})
@@ -654,8 +652,7 @@ def test_a_chain_outlives_a_worker_that_is_stopped(lab):
         worker.signal(signal.SIGTERM)
         lab.wait(lambda: "Warm shutdown" in lab.printed(worker), "the beginning of the worker's stop")
     lab.wait(lambda: not worker.alive, "the end of the worker")
-    waiting = lab.waiting()
-    assert waiting == {PRIORITY_5: 1}, f"waits in {waiting}"
+    lab.same(lab.waiting(), {PRIORITY_5: 1}, "waits in {}")
     # It may take one link more before it sees that it shall stop.
     ended = len(lines(lab))
     assert 1 <= ended <= 2, f"it ended {lines(lab)}"
@@ -681,5 +678,4 @@ def test_a_worker_that_is_killed_takes_the_chain_with_it(lab):
     lab.resume(1)
     update_wallet.delay(98000001)
     lab.finished(WALLET)
-    done = ran(lab)[1:]
-    assert done == ["update_corporation started", "update_wallet succeeded"], f"ran {done}"
+    lab.same(ran(lab)[1:], ["update_corporation started", "update_wallet succeeded"], "ran {}")

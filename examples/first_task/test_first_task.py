@@ -44,8 +44,7 @@ def count_lines(lab, logger):
 def test_delay_puts_one_message_into_the_redis_list_of_priority_five(lab):
     """`.delay()` puts one message into the Redis list `celery` and, unless it is 0, the priority: 5 by default."""
     lab.demo()
-    waiting = lab.waiting()
-    assert waiting == {"celery\x06\x165": 1}, f"the message waits in {waiting}"
+    lab.same(lab.waiting(), {"celery\x06\x165": 1}, "the message waits in {}")
     for priority in (0, 9):
         count_members.apply_async((98000001,), priority=priority)
     assert set(lab.waiting()) == {"celery", "celery\x06\x165", "celery\x06\x169"}
@@ -73,8 +72,7 @@ def test_a_worker_that_starts_later_runs_the_waiting_task_in_its_own_process(lab
     assert sum(waiting.values()) == 1, f"the message waits in {waiting} before the worker starts"
     worker = lab.start_worker()
     lab.finished(COUNT)
-    ran_in = {event["pid"] for event in lab.events if event["type"] == "task-started"}
-    assert ran_in == {worker.pid}, f"it ran in {ran_in}"
+    lab.same({event["pid"] for event in lab.events if event["type"] == "task-started"}, {worker.pid}, "it ran in {}")
     assert lab.waiting() == {}, "the message still waits"
 
 
@@ -87,8 +85,7 @@ def test_a_worker_that_starts_later_runs_the_waiting_task_in_its_own_process(lab
 def test_a_task_is_named_after_its_module_and_its_function(lab):
     """A task's name is the path of its module, a dot and the name of the function."""
     lab.demo()
-    names = [run.name for run in lab.finished()]
-    assert names == [COUNT], f"the task is called {names}"
+    lab.same([run.name for run in lab.finished()], [COUNT], "the task is called {}")
 
 
 @pytest.mark.broken_by(r"the task counted 0", file="tasks.py", old="    roster.count()\n", new="")
@@ -131,8 +128,11 @@ def test_migrate_makes_the_table_only_from_a_migration(lab):
     call_command("migrate", verbosity=0)
     lab.demo("demo_failing.py")
     lab.finished(COUNT, 2)
-    raised = [run.exception for run in lab.runs()][1]
-    assert raised == "DoesNotExist('Roster matching query does not exist.')", f"the second raised {raised}"
+    lab.same(
+        [run.exception for run in lab.runs()][1],
+        "DoesNotExist('Roster matching query does not exist.')",
+        "the second raised {}",
+    )
     # As the model is now.
     call_command("makemigrations", "first_task", check_changes=True, dry_run=True, verbosity=0)
 
@@ -146,8 +146,7 @@ def test_migrate_makes_the_table_only_from_a_migration(lab):
 def test_called_like_a_function_a_task_runs_in_the_caller(lab, capsys):
     """Called like a function, a task runs in the caller, which gets its return value; no message is sent."""
     lab.demo("demo_function.py")
-    printed = capsys.readouterr().out
-    assert printed == "0\n", f"the call printed {printed}"
+    lab.same(capsys.readouterr().out, "0\n", "the call printed {}")
     lab.demo()
     (sentinel,) = lab.finished(COUNT)
     assert {event["uuid"] for event in lab.events} == {sentinel.id}, "the call sent a message"
@@ -190,8 +189,7 @@ def test_a_debug_line_goes_to_the_workers_log_only(lab):
     """A debug line of the extension logger is in the worker's own log, twice too, and in no log file of Auth."""
     lab.demo("demo_loggers.py")
     lab.finished(COMPARE)
-    found = count_lines(lab, "get_extension_logger")["debug"]
-    assert found == {"the worker's log": 2}, f"found in {found}"
+    lab.same(count_lines(lab, "get_extension_logger")["debug"], {"the worker's log": 2}, "found in {}")
 
 
 @pytest.mark.broken_by(
@@ -222,8 +220,7 @@ def test_warnings_of_other_loggers_go_to_the_workers_log_only(lab):
     lab.demo("demo_loggers.py")
     lab.finished(COMPARE)
     for logger in ("get_task_logger", "getLogger"):
-        found = count_lines(lab, logger)["warning"]
-        assert found == {"the worker's log": 1}, f"found in {found}"
+        lab.same(count_lines(lab, logger)["warning"], {"the worker's log": 1}, "found in {}")
 
 
 @pytest.mark.broken_by(
@@ -237,8 +234,7 @@ def test_what_a_task_prints_goes_to_the_workers_log_only(lab):
     lab.demo("demo_loggers.py")
     lab.finished(COMPARE)
     files = {name: lab.log_file(name) for name in ("extensions.log", "allianceauth.log", "mumble_authenticator.log")}
-    found = [name for name, text in files.items() if "a printed line" in text]
-    assert found == [], f"found in {found}"
+    lab.same([name for name, text in files.items() if "a printed line" in text], [], "found in {}")
     (line,) = [line for line in lab.printed(lab.workers[0]).splitlines() if line.endswith("a printed line")]
     assert ": WARNING/" in line
 
@@ -253,8 +249,7 @@ def test_the_traceback_is_in_the_workers_log_and_in_no_log_file_of_auth(lab):
     """The traceback of a raised exception is in the worker's own log; no log file of Auth gets a line."""
     lab.demo("demo_failing.py")
     lab.finished()
-    files = lab.log_file("extensions.log") + lab.log_file("allianceauth.log")
-    assert files == "", f"Auth's log files hold {files!r}"
+    lab.same(lab.log_file("extensions.log") + lab.log_file("allianceauth.log"), "", "Auth's log files hold {!r}")
     worker = lab.printed(lab.workers[0])
     assert "] raised unexpected: DoesNotExist('Roster matching query does not exist.')\nTraceback (most" in worker
 
@@ -283,8 +278,7 @@ def test_a_failed_task_is_not_tried_again(lab):
     lab.demo()
     lab.finished(COUNT, 2)
     lab.settle()
-    starts = [event["type"] for event in lab.events].count("task-started")
-    assert starts == 2, f"{starts} starts"
+    lab.same([event["type"] for event in lab.events].count("task-started"), 2, "{} starts")
     assert sorted(run.state for run in lab.runs()) == ["failed", "succeeded"]
 
 
@@ -310,8 +304,7 @@ def test_neither_a_failure_nor_a_returned_value_is_kept(lab):
         for then, database in zip(before, databases, strict=True)
         for key in set(database.scan_iter()) - then
     ]
-    left = [key for key in new if not key.startswith(known)]
-    assert left == [], f"left {left}"
+    lab.same([key for key in new if not key.startswith(known)], [], "left {}")
 
 
 @pytest.mark.broken_by(r"Auth counts 0 failed", **SWALLOW)
@@ -320,16 +313,14 @@ def test_auths_dashboard_counts_the_failure(lab):
     before = dashboard_results(hours=1).failed
     lab.demo("demo_failing.py")
     lab.finished(COUNT)
-    failed = dashboard_results(hours=1).failed - before
-    assert failed == 1, f"Auth counts {failed} failed"
+    lab.same(dashboard_results(hours=1).failed - before, 1, "Auth counts {} failed")
 
 
 @pytest.mark.broken_by(r"printed ''", file="demo_model_argument.py", old="Roster()", new="98000001")
 def test_a_model_instance_as_argument_raises_at_the_call(lab, capsys):
     """A model instance as an argument raises `EncodeError` at the call, and nothing is sent: pass its key instead."""
     lab.demo("demo_model_argument.py")
-    printed = capsys.readouterr().out
-    assert printed == "Object of type Roster is not JSON serializable\n", f"printed {printed!r}"
+    lab.same(capsys.readouterr().out, "Object of type Roster is not JSON serializable\n", "printed {!r}")
     lab.demo()
     (sentinel,) = lab.finished()
     assert {event["uuid"] for event in lab.events} == {sentinel.id}, "the call sent a message"

@@ -177,8 +177,7 @@ def test_beat_sends_the_entry_when_it_is_due_and_a_worker_runs_it(lab, beat):
 def test_the_first_entry_is_due_every_day_at_a_quarter_past_eleven(lab):
     """The first entry of `local.py` is due once a day, at 11:15 UTC."""
     known_to_beat(NAME, current_app.conf.beat_schedule[NAME])
-    due = runs_of_a_day(row().schedule)
-    assert due == ["11:15"], f"due at {due}"
+    lab.same(runs_of_a_day(row().schedule), ["11:15"], "due at {}")
 
 
 @pytest.mark.broken_by(
@@ -193,8 +192,7 @@ def test_an_entry_may_have_any_name_but_one_name_is_one_entry(lab, beat):
     name = "Any name: with spaces, Ünïcode, 100 %"
     known_to_beat(name, titled("first"))
     beat({name: titled("second"), "rest": titled("rest") | AT_ONCE})
-    sent = all_sent(lab, "rest")
-    assert sent == ["second", "rest"], f"sent: {sent}"
+    lab.same(all_sent(lab, "rest"), ["second", "rest"], "sent: {}")
 
 
 @pytest.mark.broken_by(
@@ -211,8 +209,11 @@ def test_the_task_of_an_entry_is_its_full_path_and_no_part_of_it(lab, beat):
         known_to_beat(name, entry)
     beat(entries)
     lab.finished(count=3)
-    ended = {name: run.state for name, task in tasks.items() for run in lab.runs(task)}
-    assert ended == {"path": "succeeded", "name": "failed", "part": "failed"}, f"ended as {ended}"
+    lab.same(
+        {name: run.state for name, task in tasks.items() for run in lab.runs(task)},
+        {"path": "succeeded", "name": "failed", "part": "failed"},
+        "ended as {}",
+    )
 
 
 @pytest.mark.broken_by(
@@ -228,8 +229,7 @@ def test_a_schedule_is_a_crontab_or_a_timedelta(lab, beat):
     for name, entry in entries.items():
         known_to_beat(name, entry)
     beat(entries)
-    sent = all_sent(lab, "timedelta")
-    assert sent == ["crontab", "timedelta"], f"sent: {sent}"
+    lab.same(all_sent(lab, "timedelta"), ["crontab", "timedelta"], "sent: {}")
     assert (row("crontab").crontab.hour, row("crontab").interval) == ("*", None)
     assert (row("timedelta").crontab, row("timedelta").schedule.run_every) == (None, HOUR)
 
@@ -258,9 +258,10 @@ def test_the_entry_becomes_a_row_in_the_database_when_beat_starts(lab, beat):
     assert not PeriodicTask.objects.filter(name__in=names).exists()
     beat({name: current_app.conf.beat_schedule[name] for name in names})
     lab.wait(lambda: row(MARKET), "the row of the last entry", timeout=4)
-    written = [(row(name).task, row(name).crontab.hour, row(name).crontab.minute, row(name).kwargs) for name in names]
-    assert written == [(REMIND, "11", "15", "{}"), (UPDATE_MARKET, "*", "20,50", '{"region": "The Forge"}')], (
-        f"the rows say {written}"
+    lab.same(
+        [(row(name).task, row(name).crontab.hour, row(name).crontab.minute, row(name).kwargs) for name in names],
+        [(REMIND, "11", "15", "{}"), (UPDATE_MARKET, "*", "20,50", '{"region": "The Forge"}')],
+        "the rows say {}",
     )
     client = Client(SERVER_NAME="127.0.0.1")
     client.force_login(User.objects.create_superuser("Admin"))
@@ -293,8 +294,7 @@ def test_the_row_is_up_to_three_minutes_late_until_beat_stops(lab, beat):
     process = beat(entries)
     assert all_sent(lab, "later") == ["first", "later"]
     lab.wait(lambda: row("first").total_run_count == 1, "a count in the first row")
-    counts = {name: row(name).total_run_count for name in entries}
-    assert counts == {"first": 1, "later": 0}, f"the rows count {counts}"
+    lab.same({name: row(name).total_run_count for name in entries}, {"first": 1, "later": 0}, "the rows count {}")
     assert OffsetDatabaseScheduler.sync_every == 180
     lab.stop(process)
     assert row("later").total_run_count == 1
@@ -308,8 +308,7 @@ def test_an_entry_taken_out_of_the_settings_stays_in_the_database_and_is_still_s
     lab.kill(process)
     PeriodicTask.objects.filter(name__in=[NAME, "gone"]).update(last_run_at=now() - TWO_DAYS)
     beat({"renamed": titled("renamed"), "rest": titled("rest") | AT_ONCE})
-    sent = all_sent(lab, "rest")
-    assert sent == ["as before", "gone", "rest"], f"sent: {sent}"
+    lab.same(all_sent(lab, "rest"), ["as before", "gone", "rest"], "sent: {}")
     assert row().enabled, "the row was disabled"
 
 
@@ -321,8 +320,7 @@ def test_deleting_the_row_ends_an_entry_that_is_not_in_the_settings(lab, beat):
     known_to_beat("rest", rest["rest"])
     lab.demo("demo_forget.py")
     beat(rest)
-    sent = all_sent(lab, "rest")
-    assert sent == ["rest"], f"sent: {sent}"
+    lab.same(all_sent(lab, "rest"), ["rest"], "sent: {}")
 
 
 @pytest.mark.broken_by("the row of the entry", conf=NO_ROWS)
@@ -352,8 +350,11 @@ def test_the_settings_win_over_an_edit_in_the_admin_when_beat_starts(lab, beat):
     beat(entries)
     (run,) = lab.finished()
     assert (run.name, title(run.kwargs)) == (REMIND, "settings"), f"sent: {run.name} {run.kwargs}"
-    written = (row().task, row().crontab.day_of_month, row().kwargs)
-    assert written == (REMIND, "*", '{"title": "settings"}'), f"the row says {written}"
+    lab.same(
+        (row().task, row().crontab.day_of_month, row().kwargs),
+        (REMIND, "*", '{"title": "settings"}'),
+        "the row says {}",
+    )
 
 
 @pytest.mark.broken_by("sent:", file="local.py", old="minute=15),", new='minute=15),\n    "enabled": True,')
@@ -363,8 +364,7 @@ def test_an_entry_disabled_in_the_admin_stays_disabled_when_beat_starts(lab, bea
     known_to_beat(NAME, entries[NAME], enabled=False)
     known_to_beat("rest", entries["rest"])
     beat(entries)
-    sent = all_sent(lab, "rest")
-    assert sent == ["rest"], f"sent: {sent}"
+    lab.same(all_sent(lab, "rest"), ["rest"], "sent: {}")
     assert not row().enabled
 
 
@@ -409,8 +409,7 @@ def sent_by_the_clock_of(lab, beat):
 def test_an_hour_in_a_crontab_is_an_hour_of_utc(lab, beat, server_in_tokyo):
     """An hour in a crontab is an hour of UTC, which is EVE time, whatever the time zone of the server."""
     assert time.tzname[0] == "JST"
-    sent = sent_by_the_clock_of(lab, beat)
-    assert sent == ["UTC", "UTC", "rest"], f"sent: {sent}"
+    lab.same(sent_by_the_clock_of(lab, beat), ["UTC", "UTC", "rest"], "sent: {}")
 
 
 @pytest.mark.broken_by(
@@ -421,8 +420,7 @@ def test_an_hour_in_a_crontab_is_an_hour_of_utc(lab, beat, server_in_tokyo):
 )
 def test_the_setting_celery_timezone_moves_the_hours_of_every_entry(lab, beat, celery_in_tokyo):
     """`CELERY_TIMEZONE` moves the hours of all entries of an installation, whichever app they are of."""
-    sent = sent_by_the_clock_of(lab, beat)
-    assert sent == ["Tokyo", "Tokyo", "rest"], f"sent: {sent}"
+    lab.same(sent_by_the_clock_of(lab, beat), ["Tokyo", "Tokyo", "rest"], "sent: {}")
 
 
 @pytest.mark.broken_by("ended as succeeded", file="tasks.py", old="def remind_users_", new="def remind_user_")
@@ -482,8 +480,7 @@ def test_a_row_that_the_settings_do_not_hold_counts_from_its_last_change_until_i
         never_run(f"old {kind}", titled(f"old {kind}", schedule), now() - TWO_DAYS)
     known_to_beat("rest", titled("rest"))
     beat({})
-    sent = all_sent(lab, "rest")
-    assert sent == ["old crontab", "old interval", "rest"], f"sent: {sent}"
+    lab.same(all_sent(lab, "rest"), ["old crontab", "old interval", "rest"], "sent: {}")
 
 
 @pytest.mark.broken_by(
@@ -516,8 +513,7 @@ def test_beat_makes_up_for_missed_runs_with_a_single_one(lab, beat):
     beat(entries)
     # The second one is sent a second later: time enough for more of the others.
     lab.wait(lambda: titles(lab.runs()).count("rest") == 2, "two runs of the rest")
-    count = {name: titles(lab.runs()).count(name) for name in missed}
-    assert count == dict.fromkeys(missed, 1), f"sent {count}"
+    lab.same({name: titles(lab.runs()).count(name) for name in missed}, dict.fromkeys(missed, 1), "sent {}")
 
 
 @pytest.mark.broken_by(
@@ -575,8 +571,11 @@ def test_a_worker_throws_away_what_has_expired(lab, beat):
     expires = {headers["periodic_task_name"]: headers["expires"] for _, headers in messages(lab)}
     lab.wait(lambda: now() > dt.datetime.fromisoformat(expires["late"]), "the end of the second")
     lab.resume()
-    ended = {run.kwargs: run.state for run in lab.finished(UPDATE_MARKET, 2)}
-    assert ended == {"{'region': 'Domain'}": "revoked", "{'region': 'The Forge'}": "succeeded"}, f"ended as {ended}"
+    lab.same(
+        {run.kwargs: run.state for run in lab.finished(UPDATE_MARKET, 2)},
+        {"{'region': 'Domain'}": "revoked", "{'region': 'The Forge'}": "succeeded"},
+        "ended as {}",
+    )
 
 
 @pytest.mark.workers

@@ -148,8 +148,9 @@ def test_delay_cannot_take_a_priority(lab, capsys):
     Where that has no argument of the name, the call raises TypeError, and nothing is sent.
     """
     lab.demo("demo_delay.py")
-    printed = capsys.readouterr().out
-    assert printed == "update_structure() got an unexpected keyword argument 'priority'\n", f"it printed {printed!r}"
+    lab.same(
+        capsys.readouterr().out, "update_structure() got an unexpected keyword argument 'priority'\n", "it printed {!r}"
+    )
     assert lab.waiting() == {}, "something was sent"
 
 
@@ -207,8 +208,11 @@ def test_celery_will_drop_the_priority_of_the_decorator(lab):
 def test_a_group_gives_its_priority_to_each_of_its_tasks(lab):
     """A group of tasks gives its priority to each of them, also to one whose signature names another."""
     signatures = lab.demo("demo_group.py")["signatures"]
-    given = [(signature.immutable, signature.options.get("priority")) for signature in signatures]
-    assert given == [(True, None), (True, 2)], f"the signatures are {given}"
+    lab.same(
+        [(signature.immutable, signature.options.get("priority")) for signature in signatures],
+        [(True, None), (True, 2)],
+        "the signatures are {}",
+    )
     assert lab.waiting() == {LOW + "7": 2}, f"it waits in {lab.waiting()}"
 
 
@@ -385,8 +389,11 @@ def test_with_acks_late_the_worker_holds_only_what_it_runs(lab):
     late = lab.runs(ASSETS_ACKS_LATE)
     first = short(before(attack, late))
     assert not first, f"it goes after {first}, which had not begun"
-    done = sorted(line for line in logged(lab) if "assets" in line)
-    assert done == [f"INFO Updated the assets of {90000001 + number}" for number in range(8)], f"logged {done}"
+    lab.same(
+        sorted(line for line in logged(lab) if "assets" in line),
+        [f"INFO Updated the assets of {90000001 + number}" for number in range(8)],
+        "logged {}",
+    )
     assert attacks == {LOW + "1": 1, LOW + "9": 3}, f"beside those that ran {attacks} waited"
 
 
@@ -472,8 +479,7 @@ def test_a_busy_worker_takes_zero_first_and_nine_last(lab):
         let_them_take(lab, 10)
         lab.demo("demo_ten.py")
     lab.settle()
-    order = short(fetched(lab.runs(STRUCTURE)))
-    assert order == list(range(10)), f"they were taken in the order {order}"
+    lab.same(short(fetched(lab.runs(STRUCTURE))), list(range(10)), "they were taken in the order {}")
 
 
 @pytest.mark.broken_by(
@@ -494,8 +500,7 @@ def test_with_five_threads_a_later_task_may_end_first(lab):
         (first,) = lab.runs(ASSETS)
         assert first.ended is None, "the first one was not held"
     lab.settle()
-    order = short(fetched(lab.runs()))
-    assert order == list(range(9)), f"they were taken in the order {order}"
+    lab.same(short(fetched(lab.runs())), list(range(9)), "they were taken in the order {}")
 
 
 # ---- with one thread
@@ -517,8 +522,7 @@ def test_with_one_thread_first_come_is_first_served(lab):
         for number in range(8):
             tasks.update_structure.apply_async(args=[1035466617940 + number], priority=8)
     lab.settle()
-    order = short(sorted(lab.runs(STRUCTURE), key=lambda run: run.ended))
-    assert order == list(range(8)), f"they ran in the order {order}"
+    lab.same(short(sorted(lab.runs(STRUCTURE), key=lambda run: run.ended)), list(range(8)), "they ran in the order {}")
 
 
 @pytest.mark.workers({"concurrency": 1})
@@ -571,8 +575,7 @@ def test_none_and_words_run_before_everything_else(lab):
     lab.demo("demo_no_number.py")
     waiting = lab.waiting()
     lab.resume()
-    order = short(lab.finished(MEMBERS, 5))
-    assert order == [0, 1, 2, 1, 9], f"they ran in the order {order}"
+    lab.same(short(lab.finished(MEMBERS, 5)), [0, 1, 2, 1, 9], "they ran in the order {}")
     assert waiting == {"celery": 3, LOW + "1": 1, LOW + "9": 1}, f"they waited in {waiting}"
 
 
@@ -594,8 +597,7 @@ def test_with_two_workers_a_later_task_may_start_first(lab):
         lab.resume(1)
         lab.finished(STRUCTURE, 7)
     lab.settle()
-    order = short(lab.runs(STRUCTURE))
-    assert order == [2, 3, 4, 5, 6, 7, 8, 1], f"they started in the order {order}"
+    lab.same(short(lab.runs(STRUCTURE)), [2, 3, 4, 5, 6, 7, 8, 1], "they started in the order {}")
 
 
 @pytest.mark.workers({"concurrency": 1}, {"concurrency": 3}, {"concurrency": 2, "pool": "prefork"})
@@ -612,8 +614,7 @@ def test_a_worker_holds_twice_as_many_tasks_as_it_runs_at_once(lab):
         taken = held(lab.runs(ASSETS))
     lab.settle()
     nodes = [worker.argv[worker.argv.index("-n") + 1] for worker in lab.workers]
-    counts = [sum(run.worker == node for run in taken) for node in nodes]
-    assert counts == [2, 6, 4], f"the workers hold {counts}"
+    lab.same([sum(run.worker == node for run in taken) for node in nodes], [2, 6, 4], "the workers hold {}")
 
 
 @pytest.mark.workers({"program": "worker_services"})
@@ -684,12 +685,10 @@ def test_task_inherit_parent_priority_reaches_links_but_no_started_tasks(lab, mo
     lab.start_worker()
     lab.demo("demo_chain.py")
     lab.settle()
-    links = arrived(lab)
-    assert links == [7, 7, 7], f"the links came with {links}"
+    lab.same(arrived(lab), [7, 7, 7], "the links came with {}")
     lab.demo("demo_inside.py")
     lab.settle()
-    started = arrived(lab, skip=3)
-    assert started == [7, 5, 5], f"the started tasks came with {started}"
+    lab.same(arrived(lab, skip=3), [7, 5, 5], "the started tasks came with {}")
 
 
 @pytest.mark.workers

@@ -145,8 +145,7 @@ def lost(lab):
     assert run.ended is None
     assert not lab.redis.hlen("unacked"), "it would have been acknowledged at its end"
     assert lab.waiting() == {}
-    after = start(update_corporation, 98000001)
-    assert after == "rejected", f"after the kill: {after}"
+    lab.same(start(update_corporation, 98000001), "rejected", "after the kill: {}")
     assert cache.ttl(LOCK) > 0
 
 
@@ -158,8 +157,7 @@ def lost(lab):
 def test_a_start_while_another_waits_sends_no_message(lab):
     """While a start of the task waits in the queue, a second start with the same arguments sends no message."""
     starts = lab.demo()
-    waiting = sum(lab.waiting().values())
-    assert waiting == 1, f"{waiting} messages wait"
+    lab.same(sum(lab.waiting().values()), 1, "{} messages wait")
     assert starts["accepted"].id, "the first was rejected"
     assert not starts["rejected"].id, "the second was accepted"
 
@@ -177,8 +175,7 @@ def test_a_rejected_start_returns_state_rejected_and_no_id(lab, capsys):
     assert (second.id, second.state, second.ready(), second.get()) == (None, "REJECTED", True, None), second
     cache.clear()
     lab.demo("demo_told.py")
-    printed = capsys.readouterr().out
-    assert printed == "The update has been started\nThe update is under way already\n", f"printed {printed!r}"
+    lab.same(capsys.readouterr().out, "The update has been started\nThe update is under way already\n", "printed {!r}")
 
 
 @pytest.mark.broken_by(r"its state is PENDING", conf={"result_backend": "cache+memory://"})
@@ -216,8 +213,7 @@ def test_the_lock_is_a_key_in_djangos_cache(lab):
 def test_the_base_alone_makes_the_lock(lab):
     """`base=QueueOnce` is enough: without `bind` and `name` the task has its lock, under the name Celery gives it."""
     update_characters.delay([2112000001])
-    second = start(update_characters, [2112000001])
-    assert second == "rejected", f"the second start was {second}"
+    lab.same(start(update_characters, [2112000001]), "rejected", "the second start was {}")
     assert locks() == ["qo_queue_once.tasks.update_characters_character_ids-[2112000001]"]
 
 
@@ -274,8 +270,7 @@ def test_deleting_its_key_frees_a_lock(lab):
     update_corporation.delay(98000002)
     lab.demo("demo_free.py")
     assert start(update_corporation, 98000002) == "rejected"
-    again = start(update_corporation, 98000001)
-    assert again == "accepted", f"after the key was deleted a start is {again}"
+    lab.same(start(update_corporation, 98000001), "accepted", "after the key was deleted a start is {}")
 
 
 @pytest.mark.broken_by(
@@ -305,8 +300,7 @@ AS_GIVEN = as_class("""
 def test_an_argument_by_position_and_by_keyword_make_the_same_lock(lab):
     """It makes no difference to the lock whether an argument is given by position or by keyword."""
     update_corporation.delay(98000001)
-    second = start(update_corporation, kwargs={"corporation_id": 98000001})
-    assert second == "rejected", f"by keyword: {second}"
+    lab.same(start(update_corporation, kwargs={"corporation_id": 98000001}), "rejected", "by keyword: {}")
 
 
 @pytest.mark.broken_by(r"with the default: rejected", **ONE_KEY)
@@ -315,8 +309,7 @@ def test_leaving_an_argument_out_and_passing_its_default_make_two_locks(lab):
     """Leaving an argument out and passing its default value make two locks: both starts are accepted."""
     (default,) = update_corporation.run.__defaults__
     update_corporation.delay(98000001)
-    second = start(update_corporation, 98000001, kwargs={"force": default})
-    assert second == "accepted", f"with the default: {second}"
+    lab.same(start(update_corporation, 98000001, kwargs={"force": default}), "accepted", "with the default: {}")
     assert locks() == [LOCK, f"{LOCK}_force-False"]
 
 
@@ -371,8 +364,7 @@ logger = get_extension_logger(__name__)
 def test_send_task_asks_for_no_lock(lab):
     """`send_task` with the task's name asks for no lock: the message is sent although another waits."""
     lab.demo("demo_by_name.py")
-    waiting = sum(lab.waiting().values())
-    assert waiting == 2, f"{waiting} messages wait"
+    lab.same(sum(lab.waiting().values()), 2, "{} messages wait")
     assert locks() == [LOCK]
 
 
@@ -383,8 +375,7 @@ def test_a_purge_leaves_the_locks(lab):
     update_corporation.delay(98000001)
     update_corporation.apply_async([98000002], priority=1)
     assert current_app.control.purge() == 2
-    again = start(update_corporation, 98000001)
-    assert again == "rejected", f"after the purge a start is {again}"
+    lab.same(start(update_corporation, 98000001), "rejected", "after the purge a start is {}")
     assert lab.waiting() == {}
     assert locks() == [LOCK, LOCK[:-1] + "2"]
 
@@ -406,8 +397,7 @@ def test_clearing_the_cache_drops_every_lock(lab):
 def test_a_group_is_sent_without_its_rejected_members(lab):
     """A group is sent without the members whose lock is held; its result lists them like the others."""
     result = group(update_corporation.si(number) for number in (98000001, 98000001, 98000002)).delay()
-    sent = sum(lab.waiting().values())
-    assert sent == 2, f"{sent} of 3 were sent"
+    lab.same(sum(lab.waiting().values()), 2, "{} of 3 were sent")
     assert [bool(member.id) for member in result.results] == [True, True, True]
 
 
@@ -422,8 +412,7 @@ def test_a_chain_whose_first_link_is_rejected_returns_a_result_as_if_it_ran(lab)
     except AlreadyQueued:
         came = "raised AlreadyQueued"
     assert came == "returned", f"the chain {came}"
-    waiting = sum(lab.waiting().values())
-    assert waiting == 1, f"{waiting} messages wait"
+    lab.same(sum(lab.waiting().values()), 1, "{} messages wait")
     assert result.id is not None, "the result has no id"
 
 
@@ -477,8 +466,7 @@ def test_a_timeout_of_none_makes_the_next_start_raise(lab):
 def test_celery_onces_own_class_is_graceful_as_well(lab):
     """Auth changes celery-once's own defaults: a task based on `celery_once.QueueOnce` rejects without raising too."""
     update_standings.delay(98000001)
-    second = start(update_standings, 98000001)
-    assert second == "rejected", f"a second start: {second}"
+    lab.same(start(update_standings, 98000001), "rejected", "a second start: {}")
 
 
 @pytest.mark.broken_by(
@@ -518,8 +506,7 @@ def test_apply_removes_the_lock_of_another_start(lab, caplog):
     update_standings.delay(98000001)
     update_standings.apply([98000001])
     assert "INFO Standings of corporation 98000001 updated" in logged_here(caplog)
-    again = start(update_standings, 98000001)
-    assert again == "accepted", f"after apply() a start is {again}"
+    lab.same(start(update_standings, 98000001), "accepted", "after apply() a start is {}")
 
 
 @pytest.mark.broken_by(
@@ -533,8 +520,7 @@ def test_options_of_a_task_replace_auths_so_that_a_second_start_raises(lab, caps
     """`once={…}` on a task replaces Auth's options: without `graceful` in it, a second start raises `AlreadyQueued`."""
     since = time.time()
     lab.demo("demo_raises.py")
-    printed = capsys.readouterr().out
-    assert printed == "AlreadyQueued: the lock ends in 120 minutes at the latest\n", f"printed {printed!r}"
+    lab.same(capsys.readouterr().out, "AlreadyQueued: the lock ends in 120 minutes at the latest\n", "printed {!r}")
     least, most = due(lab, since)
     assert least <= 1 <= most, f"the first is due in {most:.1f} s"
     assert str(EveCorporationInfo.objects.get(corporation_id=98000001)) == "Jita Logistics"
@@ -552,8 +538,7 @@ def test_graceful_and_timeout_can_be_given_with_a_call(lab, capsys):
     """`apply_async(once={…})` sets `graceful` and `timeout` for that one start."""
     since = time.monotonic()
     lab.demo("demo_call.py")
-    printed = capsys.readouterr().out
-    assert printed == "AlreadyQueued: the lock ends in 120 minutes at the latest\n", f"printed {printed!r}"
+    lab.same(capsys.readouterr().out, "AlreadyQueued: the lock ends in 120 minutes at the latest\n", "printed {!r}")
     least, most = lasts(LOCK, since)
     assert least <= 7200 <= most, f"the lock was taken for {most:.0f} s"
     assert start(update_corporation, 98000001) == "rejected"
@@ -572,8 +557,7 @@ def test_a_start_while_it_runs_is_rejected_and_one_after_its_success_accepted(la
     with held(BEGINS):
         update_corporation.delay(98000001)
         come(lab, BEGINS)
-        running = start(update_corporation, 98000001)
-        assert running == "rejected", f"while it runs: {running}"
+        lab.same(start(update_corporation, 98000001), "rejected", "while it runs: {}")
     (run,) = lab.finished(UPDATE)
     after = start(update_corporation, 98000001)
     assert (run.state, after) == ("succeeded", "accepted"), f"after it has {run.state}: {after}"
@@ -587,8 +571,7 @@ def test_a_start_after_a_failure_is_accepted(lab):
     (run,) = lab.finished()
     assert run.state == "failed"
     corporations()
-    after = start(update_members, 98000001)
-    assert after == "accepted", f"after it has failed: {after}"
+    lab.same(start(update_members, 98000001), "accepted", "after it has failed: {}")
     lab.settle()
     assert logged(lab) == ["INFO Members of Jita Logistics updated"]
 
@@ -619,11 +602,9 @@ def test_a_retry_keeps_the_lock_and_takes_no_new_one(lab):
             # As if most of the hour were over: a lock that was given back and taken anew would have more.
             cache.expire(WALLET, 600)
         lab.wait(lambda: any(run.retries for run in lab.runs()), "a retry")
-        before = start(update_wallet, 98000001)
-        assert before == "rejected", f"before the second attempt: {before}"
+        lab.same(start(update_wallet, 98000001), "rejected", "before the second attempt: {}")
         come(lab, second)
-        during = start(update_wallet, 98000001)
-        assert during == "rejected", f"during the second attempt: {during}"
+        lab.same(start(update_wallet, 98000001), "rejected", "during the second attempt: {}")
         left = cache.pttl(WALLET) / 1000
         assert left <= 600, f"the lock has {left:.0f} s left"
         least, most = due(lab, since)
@@ -632,8 +613,7 @@ def test_a_retry_keeps_the_lock_and_takes_no_new_one(lab):
     assert (run.state, len(run.retries), run.exception[:12]) == ("failed", 1, "DoesNotExist")
     lab.settle()
     corporations()
-    after = start(update_wallet, 98000001)
-    assert after == "accepted", f"after the retry: {after}"
+    lab.same(start(update_wallet, 98000001), "accepted", "after the retry: {}")
     assert lab.finished(count=2)[-1].state == "succeeded"
     assert logged(lab) == [f"INFO {line}" for line in (first, second, first, "Wallet of Jita Logistics updated")]
 
@@ -651,8 +631,7 @@ def test_with_unlock_before_run_a_retry_holds_no_lock(lab):
     lab.wait(lambda: any(run.retries for run in lab.runs()), "a retry")
     least, most = due(lab, since)
     assert least <= 1 <= most, f"the retry is due in {most:.1f} s"
-    after = start(recount_pilots, 98000001)
-    assert after == "accepted", f"after the first attempt: {after}"
+    lab.same(start(recount_pilots, 98000001), "accepted", "after the first attempt: {}")
     assert [(run.state, len(run.retries), run.exception[:12]) for run in lab.settle()] == [
         ("failed", 1, "DoesNotExist")
     ] * 2
@@ -677,11 +656,9 @@ def test_unlock_before_run_accepts_one_start_while_another_runs(lab, capsys):
     with held(COUNTS):
         lab.demo("demo_unlock.py")
         least, most = due(lab, since)
-        printed = capsys.readouterr().out
-        assert printed == "while the first waits: rejected\n", f"printed {printed!r}"
+        lab.same(capsys.readouterr().out, "while the first waits: rejected\n", "printed {!r}")
         come(lab, COUNTS)
-        running = start(recount_fleets, 98000001)
-        assert running == "accepted", f"while it runs: {running}"
+        lab.same(start(recount_fleets, 98000001), "accepted", "while it runs: {}")
         come(lab, COUNTS, 2)
     lab.settle()
     assert least <= 1 <= most, f"the first is due in {most:.1f} s"
@@ -714,8 +691,7 @@ def test_keys_chooses_the_arguments_that_make_the_lock(lab, capsys):
     line = "Structures of corporation 98000001 updated"
     with held(line):
         lab.demo("demo_keys.py")
-        printed = capsys.readouterr().out
-        assert printed == "force=False: accepted\nforce=True: rejected\n", f"printed {printed!r}"
+        lab.same(capsys.readouterr().out, "force=False: accepted\nforce=True: rejected\n", "printed {!r}")
         assert locks() == ["qo_queue_once.tasks.update_structures_corporation_id-98000001"]
         assert start(update_structures, 98000002, False) == "accepted"
     worked(*lab.settle())
@@ -728,8 +704,7 @@ def test_an_empty_list_of_keys_makes_one_lock_for_the_task(lab, capsys):
     line = "Prices in region 10000002 updated"
     with held(line):
         lab.demo("demo_prices.py")
-        printed = capsys.readouterr().out
-        assert printed == "10000002 accepted\n10000043 rejected\n", f"printed {printed!r}"
+        lab.same(capsys.readouterr().out, "10000002 accepted\n10000043 rejected\n", "printed {!r}")
         assert locks() == ["qo_queue_once.tasks.update_prices"]
     worked(*lab.settle())
     assert logged(lab) == [f"INFO {line}"]
@@ -740,8 +715,11 @@ def test_a_key_that_is_left_to_its_default_raises_key_error(lab, caplog):
     """A start that leaves out an argument named in `keys` raises `KeyError`, even where the argument has a default."""
     line = "Page 2 of the kills of corporation 98000001 updated"
     with held(line):
-        passed = [start(update_killmails, 98000001, kwargs={"page": 2}) for _ in range(2)]
-        assert passed == ["accepted", "rejected"], f"with page: {passed}"
+        lab.same(
+            [start(update_killmails, 98000001, kwargs={"page": 2}) for _ in range(2)],
+            ["accepted", "rejected"],
+            "with page: {}",
+        )
     lab.finished()
     raised = "nothing"
     try:
@@ -776,11 +754,11 @@ def test_keys_and_unlock_before_run_are_ignored_in_a_call(lab):
     """`keys` and `unlock_before_run` have no effect in `apply_async(once={…})`: they count on the task alone."""
     with held(BEGINS):
         update_corporation.apply_async([98000001], once={"unlock_before_run": True})
-        keys = start(update_corporation, 98000001, True, once={"keys": ["corporation_id"]})
-        assert keys == "accepted", f"with keys: {keys}"
+        lab.same(
+            start(update_corporation, 98000001, True, once={"keys": ["corporation_id"]}), "accepted", "with keys: {}"
+        )
         come(lab, BEGINS, 2)
-        running = start(update_corporation, 98000001)
-        assert running == "rejected", f"while it runs: {running}"
+        lab.same(start(update_corporation, 98000001), "rejected", "while it runs: {}")
     lab.settle()
 
 
@@ -808,8 +786,7 @@ def test_starts_with_other_arguments_run_at_the_same_time(lab):
     other = BEGINS.replace("1:", "2:")
     with held(BEGINS, other):
         lab.demo("demo_parallel.py")
-        second = "accepted" if len(locks()) == 2 else "rejected"
-        assert second == "accepted", f"the second start was {second}"
+        lab.same("accepted" if len(locks()) == 2 else "rejected", "accepted", "the second start was {}")
         come(lab, BEGINS)
         come(lab, other)
         assert start(recount_fleets, 98000001) == "accepted"
@@ -854,8 +831,11 @@ def test_a_rejected_link_ends_the_chain_without_a_word(lab):
     assert least <= 1 <= most, f"the other start is due in {most:.1f} s"
     words = re.findall(r"\d+: update \w+", lab.log_file("extensions.log"))
     assert words == [f"{number}: update {what}" for number in (98000001, 98000002) for what in ("begins", "ends")]
-    others = [line for line in lab.printed(lab.workers[0]).splitlines() if not re.search(r"\d+: update \w+$", line)]
-    assert others == [], f"the worker also logged {others}"
+    lab.same(
+        [line for line in lab.printed(lab.workers[0]).splitlines() if not re.search(r"\d+: update \w+$", line)],
+        [],
+        "the worker also logged {}",
+    )
 
 
 @pytest.mark.broken_by(r"it ran 2 times", **UNLOCKED)
@@ -946,12 +926,10 @@ def test_a_task_that_outlives_its_lock_gives_away_the_next_ones(lab):
         update_corporation.apply_async([98000001], once={"timeout": 1})
         come(lab, BEGINS)
         lab.wait(lambda: locks() == [], "the end of the lock")
-        second = start(update_corporation, 98000001, queue="nobody")
-        assert second == "accepted", f"after the lock's end: {second}"
+        lab.same(start(update_corporation, 98000001, queue="nobody"), "accepted", "after the lock's end: {}")
         assert locks() == [LOCK]
     lab.finished(UPDATE)
-    third = start(update_corporation, 98000001)
-    assert third == "accepted", f"when the first has ended: {third}"
+    lab.same(start(update_corporation, 98000001), "accepted", "when the first has ended: {}")
     drop(lab)
     lab.finished(UPDATE, 2)
 

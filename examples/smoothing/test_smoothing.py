@@ -196,10 +196,8 @@ def test_the_offset_outlives_a_restart_of_beat(lab):
     lab.kill(beat)
     shift = round(60 * CronOffset.get_solo().minute)
     expected = ",".join(str(minute) for minute in sorted((minute + shift) % 60 for minute in range(0, 60, 6)))
-    stored = [first, in_database(SUBSET)]
-    assert stored == [f"{expected} * * * *"] * 2, f"the database says {stored}"
-    task = PeriodicTask.objects.get(name=SUBSET).task
-    assert task == "smoothing.tasks.update_subset", f"beat would send {task!r}"
+    lab.same([first, in_database(SUBSET)], [f"{expected} * * * *"] * 2, "the database says {}")
+    lab.same(PeriodicTask.objects.get(name=SUBSET).task, "smoothing.tasks.update_subset", "beat would send {!r}")
 
 
 @pytest.mark.workers
@@ -225,8 +223,11 @@ def test_the_offset_leaves_an_interval_alone(lab):
     entry = dict(current_app.conf.beat_schedule[SUBSET])
     beat_reads(as_crontab=dict(entry), as_interval={**entry, "schedule": schedule(timedelta(minutes=6))})
     interval = PeriodicTask.objects.get(name="as_interval")
-    stored = [in_database("as_crontab").split()[0], interval.crontab, str(interval.interval)]
-    assert stored == ["3,9,15,21,27,33,39,45,51,57", None, "every 360 seconds"], f"stored as {stored}"
+    lab.same(
+        [in_database("as_crontab").split()[0], interval.crontab, str(interval.interval)],
+        ["3,9,15,21,27,33,39,45,51,57", None, "every 360 seconds"],
+        "stored as {}",
+    )
 
 
 @pytest.mark.workers
@@ -257,8 +258,11 @@ def test_the_offset_moves_no_day_and_carries_nothing(lab, capsys):
     expected = ["10 3 * * mon", "10 3 1 */3 *"]
     assert became == [f"<crontab: {one} (m/h/dM/MY/d)>" for one in expected], f"became {became}"
     assert timedelta(hours=22, minutes=50) - timedelta(hours=3, minutes=10) == timedelta(hours=19, minutes=40)
-    followers = [fields(offset_cron(crontab(minute=minute, hour=22))) for minute in (30, 50)]
-    assert followers == ["50 3 * * *", "10 3 * * *"], f"followers became {followers}"
+    lab.same(
+        [fields(offset_cron(crontab(minute=minute, hour=22))) for minute in (30, 50)],
+        ["50 3 * * *", "10 3 * * *"],
+        "followers became {}",
+    )
 
 
 @pytest.mark.workers
@@ -267,8 +271,7 @@ def test_the_offset_may_be_nothing(lab):
     """A drawn number just below 1 is a whole hour, or a whole day, and so shifts nothing."""
     set_offset(minute=0.999, hour=0.999)
     shifted = lab.demo("demo_offset.py")
-    became = [fields(shifted[name]) for name in ("hourly", "weekly")]
-    assert became == ["0 * * * *", "50 22 * * mon"], f"became {became}"
+    lab.same([fields(shifted[name]) for name in ("hourly", "weekly")], ["0 * * * *", "50 22 * * mon"], "became {}")
 
 
 def minutes_of(entry):
@@ -390,8 +393,11 @@ def test_ten_subset_runs_update_every_corporation_once(lab):
     for _ in range(10):
         tasks.update_subset.delay()
     lab.settle()
-    updated = Counter(run.args for run in lab.runs(UPDATE))
-    assert updated == {f"[{98000001 + number}]": 1 for number in range(25)}, f"updated {updated}"
+    lab.same(
+        Counter(run.args for run in lab.runs(UPDATE)),
+        {f"[{98000001 + number}]": 1 for number in range(25)},
+        "updated {}",
+    )
     cache.delete("smoothing_part")
     tasks.update_subset()
     assert cache.ttl("smoothing_part") is None, f"the counter expires in {cache.ttl('smoothing_part')} s"
@@ -413,8 +419,11 @@ def test_a_corporation_that_leaves_between_two_runs_costs_no_other_its_turn(lab)
         if run == 4:
             gone = lab.runs(UPDATE)[0].args
             EveCorporationInfo.objects.get(corporation_id=int(gone.strip("[]"))).delete()
-    updated = Counter(run.args for run in lab.runs(UPDATE))
-    assert updated == {f"[{98000001 + number}]": 1 for number in range(25)}, f"updated {updated}"
+    lab.same(
+        Counter(run.args for run in lab.runs(UPDATE)),
+        {f"[{98000001 + number}]": 1 for number in range(25)},
+        "updated {}",
+    )
 
 
 @pytest.mark.broken_by(r"updated by one run", file="tasks.py", old=".filter(part=part)", new="")
@@ -501,8 +510,11 @@ def test_a_trickle_holds_one_countdown_at_a_time(lab):
     updated = [run.args for run in lab.runs(UPDATE)]
     assert sorted(updated) == [f"[{98000001 + number}]" for number in range(4)], f"updated {updated}"
     trickle = lab.runs(TRICKLE)
-    held = max(sum(other.received <= run.received < other.started for other in trickle) for run in trickle)
-    assert held == 1, f"{held} held at a time"
+    lab.same(
+        max(sum(other.received <= run.received < other.started for other in trickle) for run in trickle),
+        1,
+        "{} held at a time",
+    )
     due = due_times(lab)
     steps = [(step.started, due.get(later.id, 0) - 0.3, later.sent) for step, later in pairwise(trickle)]
     assert len(steps) == 3, f"the steps are {steps}"
@@ -525,8 +537,11 @@ def test_a_countdown_beyond_the_visibility_timeout_runs_more_than_once(lab):
     make_older(lab, 60)
     sweep()
     lab.settle()
-    started = sum(event["type"] == "task-started" and event["uuid"] == sent.id for event in lab.events)
-    assert started == 2, f"it was not redelivered: it started {started} time(s)"
+    lab.same(
+        sum(event["type"] == "task-started" and event["uuid"] == sent.id for event in lab.events),
+        2,
+        "it was not redelivered: it started {} time(s)",
+    )
 
 
 # ---- rate limits of one worker
@@ -760,13 +775,16 @@ def test_a_limit_set_at_runtime_holds_for_the_workers_of_the_moment(lab, capsys)
     received(lab, 2)
     second = node(lab.start_worker())
     registered = current_app.control.inspect(limit=2, timeout=5).registered("rate_limit")
-    limits = {
-        name: entry.partition("=")[2].strip("]")
-        for name, entries in registered.items()
-        for entry in entries
-        if HISTORY in entry
-    }
-    assert limits == {first: "60/m", second: "4/s"}, f"the limits are {limits}"
+    lab.same(
+        {
+            name: entry.partition("=")[2].strip("]")
+            for name, entries in registered.items()
+            for entry in entries
+            if HISTORY in entry
+        },
+        {first: "60/m", second: "4/s"},
+        "the limits are {}",
+    )
     lab.settle()
     one, two = lab.runs(HISTORY)
     # The first start may be told of late, its receipt is never later.

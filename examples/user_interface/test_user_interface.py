@@ -130,8 +130,7 @@ def test_the_result_appears_as_a_success_on_the_notifications_page(lab):
     browser = Browser(lab.url, pilot())
     browser.click(98000001)
     lab.finished(AUDIT)
-    shown = browser.notifications()
-    assert shown == [("success", RESULT)], f"the notifications page shows {shown}"
+    lab.same(browser.notifications(), [("success", RESULT)], "the notifications page shows {}")
     assert re.search(r"INFO \[\S+\] Auth knows 1 of 12 members", lab.log_file("extensions.log"))
 
 
@@ -144,8 +143,7 @@ def test_a_failing_task_tells_the_user_too_as_danger(lab):
     answer = browser.click(98999999)
     assert alerts(answer) == [("info", PROMISE)], f"the page shows {alerts(answer)}"
     lab.finished(AUDIT)
-    shown = browser.notifications()
-    assert shown == [("danger", FAILURE)], f"the notifications page shows {shown}"
+    lab.same(browser.notifications(), [("danger", FAILURE)], "the notifications page shows {}")
     assert Notification.objects.get().message == REASON
 
 
@@ -175,8 +173,11 @@ def test_the_message_is_shown_once_on_the_next_page(lab):
     token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page)[1]
     form = {"csrfmiddlewaretoken": token}
     answer = browser.post("/user_interface/audit/98000001/", form, follow=False)
-    shown = [alerts(page) for page in (answer, browser.get("/notifications/"), browser.get("/notifications/"))]
-    assert shown == [[], [("info", PROMISE)], []], f"not shown once, on the next page: {shown}"
+    lab.same(
+        [alerts(page) for page in (answer, browser.get("/notifications/"), browser.get("/notifications/"))],
+        [[], [("info", PROMISE)], []],
+        "not shown once, on the next page: {}",
+    )
     lab.finished(AUDIT)
 
 
@@ -289,13 +290,16 @@ def test_two_clicks_start_two_tasks_and_two_notifications(lab):
 def test_the_four_levels_are_the_four_colours_of_bootstrap(lab):
     """`notify.info`, `.success`, `.warning` and `.danger` give a row of the notifications page its Bootstrap colour."""
     user = lab.demo("demo_levels.py")["user"]
-    shown = Browser(lab.url, user).notifications()
-    assert shown == [
-        ("danger", "The fleet has ended"),
-        ("warning", "A pilot has no token"),
-        ("success", "Every pilot is in Auth"),
-        ("info", "The fleet was counted"),
-    ], f"the rows are {shown}"
+    lab.same(
+        Browser(lab.url, user).notifications(),
+        [
+            ("danger", "The fleet has ended"),
+            ("warning", "A pilot has no token"),
+            ("success", "Every pilot is in Auth"),
+            ("info", "The fleet was counted"),
+        ],
+        "the rows are {}",
+    )
 
 
 @pytest.mark.broken_by(
@@ -308,8 +312,7 @@ def test_an_unknown_level_becomes_info_without_a_word(lab, capsys, another):
     """A level that Auth does not know, such as "error", becomes "info" without an error."""
     notify(another, "A danger")
     lab.demo("demo_unknown_level.py")
-    printed = capsys.readouterr().out
-    assert printed == "danger becomes danger\nerror becomes info\n", f"printed {printed!r}"
+    lab.same(capsys.readouterr().out, "danger becomes danger\nerror becomes info\n", "printed {!r}")
 
 
 @pytest.mark.broken_by(
@@ -334,8 +337,11 @@ def test_the_list_shows_titles_and_the_own_page_the_message_as_plain_text(lab):
     assert f"<td>{html.escape(title)}</td>" in listed
     assert "Rifter" not in listed
     assert html.escape(title) in page
-    read = html.unescape(re.search(r"<pre>(.*?)</pre>", page, re.DOTALL)[1])
-    assert read == "Kaia: Rifter\nTomo: <i>Kestrel</i>", f"read as {read!r}"
+    lab.same(
+        html.unescape(re.search(r"<pre>(.*?)</pre>", page, re.DOTALL)[1]),
+        "Kaia: Rifter\nTomo: <i>Kestrel</i>",
+        "read as {!r}",
+    )
 
 
 @pytest.mark.broken_by(
@@ -417,8 +423,11 @@ def test_bulk_create_leaves_the_number_of_unread_notifications_old(lab, capsys, 
     notify(another, "Audit 1")
     user = lab.demo("demo_bulk.py")["user"]
     assert told(user) == [("info", "Audit 1"), ("info", "Audit 2")]
-    printed = capsys.readouterr().out.splitlines()
-    assert printed == ["1 unread", "1 unread, says the cache", "2 unread, says the database"], f"printed {printed}"
+    lab.same(
+        capsys.readouterr().out.splitlines(),
+        ["1 unread", "1 unread, says the cache", "2 unread, says the database"],
+        "printed {}",
+    )
     left = lab.redis.ttl(f":1:USER_NOTIFICATION_COUNT_{user.pk}")
     assert 86_000 < left <= 86_400, f"the number is kept for {left} s"
     Notification.objects.invalidate_user_notification_cache(user.pk)
@@ -439,12 +448,10 @@ def test_the_fifty_first_notification_deletes_the_oldest_unread_or_not(lab, caps
     """Auth keeps 50 notifications of a user: one more deletes the oldest, also if it is the only unread one."""
     notify(another, "Audit 0")
     user = lab.demo("demo_many.py")["user"]
-    printed = capsys.readouterr().out
-    assert printed == "50 kept, from Audit 2 to Audit 51\n", f"printed {printed!r}"
+    lab.same(capsys.readouterr().out, "50 kept, from Audit 2 to Audit 51\n", "printed {!r}")
     Notification.objects.filter(user=user).exclude(title="Audit 2").update(viewed=True)
     notify.info(user, "Audit 52")
-    kept = told(user)
-    assert kept == [("info", f"Audit {number}") for number in range(3, 53)], f"kept {kept}"
+    lab.same(told(user), [("info", f"Audit {number}") for number in range(3, 53)], "kept {}")
 
 
 @pytest.mark.broken_by(
@@ -457,8 +464,7 @@ def test_a_setting_changes_how_many_are_kept_and_zero_breaks_every_notification(
     """`NOTIFICATIONS_MAX_PER_USER` says how many notifications are kept; with 0 each new one raises ValueError."""
     with override_settings(NOTIFICATIONS_MAX_PER_USER=3):
         user = lab.demo("demo_many.py")["user"]
-    printed = capsys.readouterr().out
-    assert printed == "3 kept, from Audit 49 to Audit 51\n", f"printed {printed!r}"
+    lab.same(capsys.readouterr().out, "3 kept, from Audit 49 to Audit 51\n", "printed {!r}")
     with override_settings(NOTIFICATIONS_MAX_PER_USER=0):
         for other in (user, User.objects.create(username="Not_Yet_Notified")):
             with pytest.raises(ValueError, match="Negative indexing"):
@@ -490,8 +496,7 @@ def test_auth_does_not_cut_a_long_title(lab, capsys, another):
 def test_a_user_object_cannot_be_sent_only_its_key(lab, capsys):
     """A user object cannot be an argument of a task: `.delay()` raises EncodeError, and nothing is sent."""
     lab.demo("demo_user_object.py")
-    printed = capsys.readouterr().out
-    assert printed == "Object of type User is not JSON serializable\n", f"printed {printed!r}"
+    lab.same(capsys.readouterr().out, "Object of type User is not JSON serializable\n", "printed {!r}")
     assert lab.settle() == []
 
 
@@ -538,8 +543,7 @@ def test_delay_on_commit_sends_the_task_when_the_transaction_is_committed(lab):
     user = User.objects.create(username="Kaia_Tennen")
     with transaction.atomic():
         assert savepoints(lab, "demo_transaction.py") == ["SAVEPOINT", "RELEASE SAVEPOINT"]
-        sent = lab.runs(AUDIT_NEW)
-        assert sent == [], f"sent before the commit: {sent}"
+        lab.same(lab.runs(AUDIT_NEW), [], "sent before the commit: {}")
     (run,) = lab.finished(AUDIT_NEW)
     assert told(user) == [("success", "Amarr Haulers has 7 members")], f"{run.state} with {run.exception or 'success'}"
     assert re.search(r"INFO \[\S+\] Amarr Haulers has 7 members", lab.log_file("extensions.log"))
@@ -584,8 +588,9 @@ def test_a_notification_inside_a_failing_transaction_is_rolled_back(lab, capsys,
     """A notification that is sent inside a transaction is gone when the task raises through it."""
     notify(another, "Audit 1")
     lab.demo("demo_rolled_back.py")
-    printed = capsys.readouterr().out
-    assert printed == "EveCorporationInfo matching query does not exist.\n0 notifications\n", f"printed {printed!r}"
+    lab.same(
+        capsys.readouterr().out, "EveCorporationInfo matching query does not exist.\n0 notifications\n", "printed {!r}"
+    )
 
 
 @pytest.mark.workers({"paused": True}, {"paused": True, "pool": "prefork"}, {"paused": True})
@@ -632,6 +637,5 @@ def test_the_message_does_not_wait_for_a_worker(lab):
     user = pilot()
     answer = Browser(lab.url, user).click(98000001)
     assert alerts(answer) == [("info", PROMISE)], f"the page shows {alerts(answer)}"
-    waiting = lab.waiting()
-    assert waiting == {"celery\x06\x165": 1}, f"the task waits in {waiting}"
+    lab.same(lab.waiting(), {"celery\x06\x165": 1}, "the task waits in {}")
     assert told(user) == []
