@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import io
 import os
 import re
 import runpy
@@ -45,6 +46,23 @@ class Lab:
         """Run the chapter's file `name`, a script of calls, and return its names; `given` are there before it runs."""
         (folder,) = importlib.import_module(self._chapter).__path__
         return runpy.run_path(str(Path(folder) / name), init_globals=given)
+
+    def prints(self, name: str, wanted: str) -> dict[str, Any]:
+        """Run the chapter's file `name` as `demo` does, and demand that it prints `wanted`."""
+        __tracebackhide__ = True
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            names = self.demo(name)
+        self.same(printed.getvalue(), wanted, "printed {!r}")
+        return names
+
+    def savepoints(self, name: str) -> list[str]:
+        """Run the chapter's file `name` inside a transaction; return which transactions it begins and ends in that."""
+        from django.db import connection
+        from django.test.utils import CaptureQueriesContext
+
+        with CaptureQueriesContext(connection) as queries:
+            self.demo(name)
+        return [query["sql"].partition(' "')[0] for query in queries if "SAVEPOINT" in query["sql"]]
 
     @property
     def redis(self) -> Any:
@@ -187,6 +205,11 @@ class Lab:
     def printed(self, process: processes.Process) -> str:
         """Return what `process` has printed and logged since the claim began."""
         return process.output()[self._printed.get(process.name, 0) :]
+
+    def logged(self) -> list[str]:
+        """Return what the tasks have logged for extensions since the claim began: each line's level and text."""
+        found = re.findall(r"^\[.*?\] (\w+) \[.*?\] (.*)$", self.log_file("extensions.log"), re.MULTILINE)
+        return [" ".join(line) for line in found]
 
     def log_file(self, name: str) -> str:
         """Return what was added to Alliance Auth's log file `name` since the claim began."""

@@ -44,12 +44,6 @@ CHORDS_WORK = {"conf": {"result_backend": "cache+memory://"}}
 INHERITED = {"conf": {"task_inherit_parent_priority": True}}
 
 
-def lines(lab):
-    """What the tasks logged: level and text, line by line."""
-    found = [line.partition("] ")[2].partition(" [") for line in lab.log_file("extensions.log").splitlines()]
-    return [f"{level} {rest.partition('] ')[2]}" for level, _, rest in found]
-
-
 def ran(lab, name=None):
     """The tasks that started, each as its short name and its end."""
     return [f"{run.name.rpartition('.')[2]} {run.state}" for run in lab.runs(name) if run.started is not None]
@@ -122,7 +116,7 @@ def test_a_chain_runs_its_links_in_order_one_at_a_time(lab):
     links = lab.finished(CORPORATION, 6)
     assert "--concurrency=5" in lab.workers[0].argv
     assert ran(lab, CHAIN) == ["update_in_a_chain succeeded"]
-    lab.same(lines(lab), [f"INFO Updated corporation {pk}" for pk in SIX], "done {}")
+    lab.same(lab.logged(), [f"INFO Updated corporation {pk}" for pk in SIX], "done {}")
     between = gaps(links)
     assert min(between) >= 0.24, f"seconds between starts {between}"
     assert [link.parent for link in links[1:]] == [link.id for link in links[:-1]], "a link was not sent by the last"
@@ -139,11 +133,10 @@ def test_a_loop_of_delay_runs_five_at_once(lab):
     # The chart on the page is drawn from these six. Those after them are held.
     lab.demo("demo_loop.py")
     lab.finished(CORPORATION, 6)
-    done = lines(lab)
+    done = lab.logged()
     assert sorted(done) == [f"INFO Updated corporation {pk}" for pk in SIX], f"done {done}"
     assert ran(lab, LOOP) == ["update_in_a_loop succeeded"]
-    at_once = held(lab, "demo_loop.py", CORPORATION, 5)
-    assert at_once == "5 run, 1 wait", at_once
+    lab.same(held(lab, "demo_loop.py", CORPORATION, 5), "5 run, 1 wait", "{}")
     tasks = lab.runs(CORPORATION)[6:]
     assert "--concurrency=5" in lab.workers[0].argv
     assert tasks[5].started >= min(task.ended for task in tasks[:5]), "the sixth did not wait"
@@ -188,8 +181,7 @@ def test_a_task_that_starts_a_chain_does_not_wait_for_it(lab):
 )
 def test_a_chain_started_again_runs_beside_the_first(lab):
     """A chain that is started again while it runs does not wait: both run side by side."""
-    at_once = held(lab, "demo_twice.py", CORPORATION, 2)
-    assert at_once == "2 run, 0 wait", at_once
+    lab.same(held(lab, "demo_twice.py", CORPORATION, 2), "2 run, 0 wait", "{}")
     started = [number(run) for run in lab.runs(CORPORATION)]
     assert sorted(started) == [98000001, 98000001, 98000002, 98000002], f"started {started}"
 
@@ -201,7 +193,7 @@ def test_s_hands_the_result_of_the_link_before_on(lab):
     """A link made with `s()` gets what the link before it returned, as its first argument."""
     lab.demo("demo_result.py")
     lab.settle()
-    lab.same(lines(lab), ["INFO Updated the structures [1035466617946, 1038457641673] of 98000001"], "given {}")
+    lab.same(lab.logged(), ["INFO Updated the structures [1035466617946, 1038457641673] of 98000001"], "given {}")
 
 
 @pytest.mark.broken_by(r"update_corporation failed", file="tasks.py", old="corporation.si(", new="corporation.s(")
@@ -213,7 +205,7 @@ def test_si_drops_the_result_of_the_link_before(lab):
     done = sorted(ran(lab))
     expected = ["fetch_structures succeeded", *["update_corporation succeeded"] * 2, "update_wallet succeeded"]
     assert done == expected, f"ran {done}"
-    assert "INFO Updated the wallet of 98000001" in lines(lab)
+    assert "INFO Updated the wallet of 98000001" in lab.logged()
 
 
 @pytest.mark.broken_by(
@@ -227,7 +219,7 @@ def test_a_link_that_can_not_take_the_result_fails_the_link_before_it(lab):
     lab.demo("demo_wrong_link.py")
     lab.settle()
     lab.same(ran(lab), ["update_wallet failed"], "ran {}")
-    assert lines(lab) == ["INFO Updated the wallet of 98000001"], "the work of the first link was not done"
+    assert lab.logged() == ["INFO Updated the wallet of 98000001"], "the work of the first link was not done"
     told = lab.printed(lab.workers[0])
     assert "TypeError('update_wallet() takes 1 positional argument but 2 were given')" in told
 
@@ -238,8 +230,8 @@ def test_a_failed_link_stops_the_rest_of_the_chain(lab):
     lab.demo("demo_failing.py")
     lab.settle()
     lab.same(ran(lab, WALLET), ["update_wallet succeeded", "update_wallet failed"], "ran {}")
-    assert lines(lab)[0] == "INFO Updated the wallet of 98000001"
-    assert "INFO Updated the wallet of 98000003" not in lines(lab)
+    assert lab.logged()[0] == "INFO Updated the wallet of 98000001"
+    assert "INFO Updated the wallet of 98000003" not in lab.logged()
 
 
 @pytest.mark.broken_by(r"runs 2 times", file="demo_failing.py", old="note_failure.s()", new="None")
@@ -255,7 +247,7 @@ def test_link_error_of_the_chain_runs_once_with_the_id_of_the_failed_link(lab):
     failed = [run.id for run in lab.runs(WALLET) if run.state == "failed"]
     assert sorted(run.args for run in callbacks) == sorted(f"('{link}',)" for link in failed)
     assert {run.state for run in callbacks} == {"succeeded"}
-    assert lines(lab).count("WARNING A link failed") == 3
+    assert lab.logged().count("WARNING A link failed") == 3
 
 
 @pytest.mark.broken_by(
@@ -290,7 +282,7 @@ def test_a_link_error_of_three_arguments_runs_inside_the_failed_link(lab):
     lab.demo("demo_reason.py")
     lab.settle()
     lab.same(ran(lab), ["update_wallet succeeded", "update_wallet failed"], "ran {}")
-    assert lines(lab) == [
+    assert lab.logged() == [
         "INFO Updated the wallet of 98000001",
         "WARNING chains.tasks.update_wallet failed: 1000035 is no corporation of players",
     ]
@@ -346,7 +338,7 @@ def test_a_link_error_made_with_si_needs_no_argument(lab):
     lab.wait(lambda: "update_wallet failed" in ran(lab), "the end of the link", timeout=5)
     lab.settle()
     assert ran(lab) == ["update_wallet failed", "report_end succeeded"]
-    assert lines(lab) == ["INFO All are updated"]
+    assert lab.logged() == ["INFO All are updated"]
 
 
 @pytest.mark.broken_by(
@@ -354,8 +346,7 @@ def test_a_link_error_made_with_si_needs_no_argument(lab):
 )
 def test_a_group_runs_its_tasks_side_by_side(lab):
     """A group works without a result backend: its tasks run side by side, like those of the loop."""
-    at_once = held(lab, "demo_group.py", CORPORATION, 5)
-    assert at_once == "5 run, 1 wait", at_once
+    lab.same(held(lab, "demo_group.py", CORPORATION, 5), "5 run, 1 wait", "{}")
     assert sorted(number(run) for run in lab.runs(CORPORATION)) == SIX
 
 
@@ -364,8 +355,7 @@ def test_a_group_runs_its_tasks_side_by_side(lab):
 )
 def test_a_group_of_chains_runs_the_chains_side_by_side(lab):
     """A group of two chains works without a result backend: two links run at once, each chain in its own order."""
-    at_once = held(lab, "demo_lanes.py", CORPORATION, 2)
-    assert at_once == "2 run, 0 wait", at_once
+    lab.same(held(lab, "demo_lanes.py", CORPORATION, 2), "2 run, 0 wait", "{}")
     runs = lab.runs(CORPORATION)
     ids = {run.id: number(run) for run in runs}
     lab.same(
@@ -399,10 +389,9 @@ def test_a_chord_raises_at_the_call_and_nothing_is_sent(lab):
 
 
 @pytest.mark.broken_by(r"printed ''", **CHORDS_WORK)
-def test_a_group_followed_by_a_task_is_a_chord_and_raises_too(lab, capsys):
+def test_a_group_followed_by_a_task_is_a_chord_and_raises_too(lab):
     """A group followed by a task raises the same error at the call, also in the middle of a chain; nothing is sent."""
-    lab.demo("demo_group_then_task.py")
-    lab.same(capsys.readouterr().out, f"{NO_CHORDS}\n" * 2, "printed {!r}")
+    lab.prints("demo_group_then_task.py", f"{NO_CHORDS}\n" * 2)
     assert_nothing_was_sent(lab)
 
 
@@ -423,19 +412,14 @@ def test_a_group_of_one_followed_by_a_task_works(lab):
 
 
 @pytest.mark.broken_by(r"printed 'task.get: None", conf={"result_backend": "rpc://"})
-def test_get_ready_and_state_raise(lab, capsys):
+def test_get_ready_and_state_raise(lab):
     """`.get()`, `.ready()` and `.state` raise `AttributeError` or (`.get()` of a single task) `NotImplementedError`."""
-    lab.demo("demo_asking.py")
-    printed = capsys.readouterr().out
     missing = "AttributeError: 'DisabledBackend' object has no attribute '_get_task_meta_for'"
-    assert printed.splitlines() == [
-        "task.get: NotImplementedError: No result backend is configured.",
-        f"task.ready: {missing}",
-        f"task.state: {missing}",
-        f"chain.get: {missing}",
-        f"chain.ready: {missing}",
-        f"chain.state: {missing}",
-    ], f"printed {printed!r}"
+    lines = [f"{asked}: {missing}" for asked in ("task.ready", "task.state", "chain.get", "chain.ready", "chain.state")]
+    lab.prints(
+        "demo_asking.py",
+        "\n".join(["task.get: NotImplementedError: No result backend is configured.", *lines, ""]),
+    )
     lab.finished(WALLET, 3)
 
 
@@ -447,7 +431,7 @@ def test_priority_and_countdown_of_a_chain_are_for_its_first_link(lab):
     after = time.time()
     lab.finished(OPTIONS, 3)
     lab.same(
-        lines(lab),
+        lab.logged(),
         [
             "INFO Corporation 98000001: priority 7, later",
             "INFO Corporation 98000002: priority 5, at once",
@@ -465,7 +449,7 @@ def test_priority_and_countdown_of_a_group_of_chains_are_for_their_first_links(l
     group(chains).apply_async(priority=7, countdown=0.1)
     lab.finished(OPTIONS, 4)
     lab.same(
-        sorted(lines(lab)),
+        sorted(lab.logged()),
         [
             "INFO Corporation 98000001: priority 7, later",
             "INFO Corporation 98000002: priority 5, at once",
@@ -481,7 +465,7 @@ def test_a_priority_set_on_each_link_is_kept(lab):
     """A priority that is set on each link with `.set(priority=7)` is what each link runs with."""
     lab.demo("demo_options_of_links.py")
     lab.finished(OPTIONS, 3)
-    lab.same(lines(lab), [f"INFO Corporation {pk}: priority 7, at once" for pk in SIX[:3]], "told {}")
+    lab.same(lab.logged(), [f"INFO Corporation {pk}: priority 7, at once" for pk in SIX[:3]], "told {}")
 
 
 @pytest.mark.broken_by(
@@ -510,7 +494,7 @@ def test_a_retrying_link_holds_the_chain_until_it_succeeds(lab):
     lab.settle()
     (contracts,) = lab.runs(CONTRACTS)
     lab.same(ran(lab), ["update_wallet succeeded", "update_contracts succeeded", "report_end succeeded"], "ran {}")
-    assert lines(lab) == [
+    assert lab.logged() == [
         "INFO Updated the wallet of 98000001",
         "INFO Updated the contracts of 98000002",
         "INFO All are updated",
@@ -528,17 +512,16 @@ def test_starmap_is_one_task_that_stops_at_the_first_error(lab):
     update_wallet.starmap([(98000001,), (1000035,), (98000003,)]).delay()
     lab.settle()
     lab.same(ran(lab), ["starmap failed"], "ran {}")
-    assert lines(lab) == ["INFO Updated the wallet of 98000001"]
+    assert lab.logged() == ["INFO Updated the wallet of 98000001"]
 
 
 @pytest.mark.broken_by(r"the start of 2 x", file="demo_chunks.py", old="], 2)", new="], 4)")
 def test_chunks_are_a_group_of_tasks_that_take_several_objects_each(lab):
     """`chunks()` works without a result backend: one task for every so many objects, side by side."""
-    at_once = held(lab, "demo_chunks.py", STARMAP, 2)
-    assert at_once == "2 run, 0 wait", at_once
+    lab.same(held(lab, "demo_chunks.py", STARMAP, 2), "2 run, 0 wait", "{}")
     lab.same(ran(lab), ["starmap succeeded"] * 2, "ran {}")
     lab.same([run.kwargs.count("98000") for run in lab.runs(STARMAP)], [2, 2], "objects for each task: {}")
-    assert sorted(lines(lab)) == [f"INFO Updated corporation {pk}" for pk in SIX[:4]]
+    assert sorted(lab.logged()) == [f"INFO Updated corporation {pk}" for pk in SIX[:4]]
 
 
 @pytest.mark.workers
@@ -635,7 +618,7 @@ def test_each_link_queues_behind_what_waits_already(lab):
     lab.demo("demo_backlog.py")
     lab.resume()
     lab.settle()
-    told = lines(lab)
+    told = lab.logged()
     turns = [98000001, 98000011, 98000002, 98000012, 98000003, 98000013]
     assert told == [f"INFO Updated the wallet of {pk}" for pk in turns], f"ran {told}"
 
@@ -654,13 +637,13 @@ def test_a_chain_outlives_a_worker_that_is_stopped(lab):
     lab.wait(lambda: not worker.alive, "the end of the worker")
     lab.same(lab.waiting(), {PRIORITY_5: 1}, "waits in {}")
     # It may take one link more before it sees that it shall stop.
-    ended = len(lines(lab))
-    assert 1 <= ended <= 2, f"it ended {lines(lab)}"
+    ended = len(lab.logged())
+    assert 1 <= ended <= 2, f"it ended {lab.logged()}"
     assert [run.state for run in lab.runs(CORPORATION)] == ["succeeded"] * ended + ["sent"]
     lab.resume(1)
     links = lab.finished(CORPORATION, 6)
     assert [run.worker for run in links] == ["worker_00"] * ended + ["worker_01"] * (6 - ended)
-    assert lines(lab) == [f"INFO Updated corporation {pk}" for pk in SIX]
+    assert lab.logged() == [f"INFO Updated corporation {pk}" for pk in SIX]
 
 
 @pytest.mark.workers({}, {"paused": True})

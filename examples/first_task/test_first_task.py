@@ -138,15 +138,14 @@ def test_migrate_makes_the_table_only_from_a_migration(lab):
 
 
 @pytest.mark.broken_by(
-    r"printed [0-9a-f]{8}-",
+    r"printed '[0-9a-f]{8}-",
     file="demo_function.py",
     old="print(count_members(",
     new="print(count_members.delay(",
 )
-def test_called_like_a_function_a_task_runs_in_the_caller(lab, capsys):
+def test_called_like_a_function_a_task_runs_in_the_caller(lab):
     """Called like a function, a task runs in the caller, which gets its return value; no message is sent."""
-    lab.demo("demo_function.py")
-    lab.same(capsys.readouterr().out, "0\n", "the call printed {}")
+    lab.prints("demo_function.py", "0\n")
     lab.demo()
     (sentinel,) = lab.finished(COUNT)
     assert {event["uuid"] for event in lab.events} == {sentinel.id}, "the call sent a message"
@@ -317,10 +316,9 @@ def test_auths_dashboard_counts_the_failure(lab):
 
 
 @pytest.mark.broken_by(r"printed ''", file="demo_model_argument.py", old="Roster()", new="98000001")
-def test_a_model_instance_as_argument_raises_at_the_call(lab, capsys):
+def test_a_model_instance_as_argument_raises_at_the_call(lab):
     """A model instance as an argument raises `EncodeError` at the call, and nothing is sent: pass its key instead."""
-    lab.demo("demo_model_argument.py")
-    lab.same(capsys.readouterr().out, "Object of type Roster is not JSON serializable\n", "printed {!r}")
+    lab.prints("demo_model_argument.py", "Object of type Roster is not JSON serializable\n")
     lab.demo()
     (sentinel,) = lab.finished()
     assert {event["uuid"] for event in lab.events} == {sentinel.id}, "the call sent a message"
@@ -352,12 +350,10 @@ def test_a_datetime_arrives_as_one_but_a_tuple_as_a_list_and_numbers_as_keys_as_
     old="@shared_task\ndef count_members(",
     new="@shared_task(typing=False)\ndef count_members(",
 )
-def test_a_missing_argument_raises_at_the_call(lab, capsys):
+def test_a_missing_argument_raises_at_the_call(lab):
     """A missing argument raises `TypeError` where `.delay()` is called, and nothing is sent."""
-    lab.demo("demo_missing_argument.py")
-    printed = capsys.readouterr().out
     expected = "count_members() missing 1 required positional argument: 'corporation_id'\n"
-    assert printed == expected, f"printed {printed!r}"
+    lab.prints("demo_missing_argument.py", expected)
     lab.demo()
     (sentinel,) = lab.finished()
     assert {event["uuid"] for event in lab.events} == {sentinel.id}, "the call sent a message"

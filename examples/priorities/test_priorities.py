@@ -53,15 +53,9 @@ def named(lab):
     return [priority for _, _, priority, _ in messages(lab)]
 
 
-def logged(lab):
-    """Return the lines that the tasks logged, with their level."""
-    found = re.findall(r"^\[.*?\] (\w+) \[.*?\] (.*)$", lab.log_file("extensions.log"), re.MULTILINE)
-    return [" ".join(line) for line in found]
-
-
 def arrived(lab, skip=0):
     """Return the priorities with which the tasks say that they came, by the numbers that they name."""
-    found = [re.fullmatch(r"INFO \w+ of (\d+)\b.* with priority (-?\d+)", line) for line in logged(lab)[skip:]]
+    found = [re.fullmatch(r"INFO \w+ of (\d+)\b.* with priority (-?\d+)", line) for line in lab.logged()[skip:]]
     return [int(line[2]) for line in sorted(filter(None, found), key=lambda line: int(line[1]))]
 
 
@@ -142,15 +136,12 @@ def test_each_priority_has_a_redis_list_of_its_own(lab):
 
 @pytest.mark.workers
 @pytest.mark.broken_by(r"printed ''", file="tasks.py", old="with_fittings=False", new="with_fittings=False, **options")
-def test_delay_cannot_take_a_priority(lab, capsys):
+def test_delay_cannot_take_a_priority(lab):
     """`delay(…, priority=3)` hands the priority to the function.
 
     Where that has no argument of the name, the call raises TypeError, and nothing is sent.
     """
-    lab.demo("demo_delay.py")
-    lab.same(
-        capsys.readouterr().out, "update_structure() got an unexpected keyword argument 'priority'\n", "it printed {!r}"
-    )
+    lab.prints("demo_delay.py", "update_structure() got an unexpected keyword argument 'priority'\n")
     assert lab.waiting() == {}, "something was sent"
 
 
@@ -390,7 +381,7 @@ def test_with_acks_late_the_worker_holds_only_what_it_runs(lab):
     first = short(before(attack, late))
     assert not first, f"it goes after {first}, which had not begun"
     lab.same(
-        sorted(line for line in logged(lab) if "assets" in line),
+        sorted(line for line in lab.logged() if "assets" in line),
         [f"INFO Updated the assets of {90000001 + number}" for number in range(8)],
         "logged {}",
     )
@@ -438,8 +429,8 @@ def test_an_urgent_task_waits_behind_ten_that_the_worker_holds(lab):
     early = min(run.ended for run in first) - attack.started
     assert early <= 0, f"it started {early} s before the end of the first of them"
     assert waiting == {LOW + "1": 1, LOW + "9": 2}, f"outside the worker {waiting} waited"
-    assert "WARNING Structure 1035466617946 is under attack" in logged(lab), f"logged {logged(lab)}"
-    assert "INFO Updated the assets of 90000012" in logged(lab), f"logged {logged(lab)}"
+    assert "WARNING Structure 1035466617946 is under attack" in lab.logged(), f"logged {lab.logged()}"
+    assert "INFO Updated the assets of 90000012" in lab.logged(), f"logged {lab.logged()}"
     assert current_app.conf.worker_prefetch_multiplier == 1
 
 
@@ -558,7 +549,7 @@ def test_zero_runs_first_and_nine_last(lab):
     lab.record(sent=sent, ran=order)
     assert order == list(range(10)), f"they ran in the order {order}"
     lines = [f"INFO Updated structure {1035466617940 + number}, with fittings: False" for number in range(10)]
-    assert logged(lab) == lines, f"logged {logged(lab)}"
+    assert lab.logged() == lines, f"logged {lab.logged()}"
 
 
 @pytest.mark.workers({"concurrency": 1, "paused": True})
@@ -629,7 +620,7 @@ def test_the_services_worker_takes_the_tasks_named_discord_and_no_others(lab):
     left = lab.waiting()
     (stats,) = current_app.control.inspect(limit=1, timeout=5).stats().values()
     lines = [f"INFO Announced the attack on structure {1035466617940 + number}" for number in range(8)]
-    assert logged(lab) == lines, f"logged {logged(lab)}"
+    assert lab.logged() == lines, f"logged {lab.logged()}"
     assert left == {LOW + "1": 1}, f"it left {left}"
     assert stats["pool"]["max-concurrency"] == 1, f"its pool is {stats['pool']}"
 
@@ -662,7 +653,7 @@ def test_a_steady_flow_of_priority_one_starves_nine(lab):
     assert first == {STRUCTURE}, f"the first five were {first}"
     assert waiting == {LOW + "1": 12, LOW + "9": 5}, f"at first {waiting} waited"
     rounds = [f"INFO Fleet {1108600000001 + fleet}, {left} rounds to go" for fleet in range(12) for left in range(3)]
-    assert sorted(line for line in logged(lab) if "Fleet" in line) == rounds, f"logged {logged(lab)}"
+    assert sorted(line for line in lab.logged() if "Fleet" in line) == rounds, f"logged {lab.logged()}"
     shortest = min(run.ended - run.started for run in order if run.name == FLEET)
     assert shortest >= 0.05, f"a round took {shortest:.3f} s"
 

@@ -15,7 +15,6 @@ from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_K
 from django.contrib.auth.models import User
 from django.db import connection, transaction
 from django.test import Client, override_settings
-from django.test.utils import CaptureQueriesContext
 
 pytestmark = pytest.mark.web
 
@@ -98,13 +97,6 @@ def another(lab):
     EveCorporationInfo.objects.create(corporation_id=98000009, corporation_name="Others", member_count=1)
     EveCharacter.objects.create(character_id=95000009, character_name="Other", corporation_id=98000009)
     return User.objects.create(username="Another")
-
-
-def savepoints(lab, name):
-    """Run a demo inside a transaction, and tell which transactions it begins and ends inside that."""
-    with CaptureQueriesContext(connection) as queries:
-        lab.demo(name)
-    return [" ".join(query["sql"].split()[:-1]) for query in queries if "SAVEPOINT" in query["sql"]]
 
 
 def told(user=None):
@@ -308,11 +300,10 @@ def test_the_four_levels_are_the_four_colours_of_bootstrap(lab):
     old="user, _",
     new="Notification.Level = [*Notification.Level, 'error']\nuser, _",
 )
-def test_an_unknown_level_becomes_info_without_a_word(lab, capsys, another):
+def test_an_unknown_level_becomes_info_without_a_word(lab, another):
     """A level that Auth does not know, such as "error", becomes "info" without an error."""
     notify(another, "A danger")
-    lab.demo("demo_unknown_level.py")
-    lab.same(capsys.readouterr().out, "danger becomes danger\nerror becomes info\n", "printed {!r}")
+    lab.prints("demo_unknown_level.py", "danger becomes danger\nerror becomes info\n")
 
 
 @pytest.mark.broken_by(
@@ -353,10 +344,9 @@ def test_the_list_shows_titles_and_the_own_page_the_message_as_plain_text(lab):
     "Manager.notify_user = lambda self, user, title, message='', level='': notify_user(\n"
     "    self, user, title, message or '-', level\n)\nREASON =",
 )
-def test_a_notification_without_a_message_repeats_its_title(lab, capsys):
+def test_a_notification_without_a_message_repeats_its_title(lab):
     """A notification without a message has its title as its message."""
-    lab.demo()
-    assert capsys.readouterr().out == f"{PROMISE}\n"
+    lab.prints("demo.py", f"{PROMISE}\n")
     lab.finished(AUDIT)
     (notification,) = Notification.objects.all()
     assert notification.title == RESULT, f"the title is {notification.title!r}"
@@ -409,25 +399,21 @@ def test_the_number_of_unread_notifications_is_fresh_as_soon_as_the_task_has_not
 
 
 @pytest.mark.broken_by(
-    r"'2 unread, says the cache'",
+    r"2 unread, says the cache",
     file="demo_bulk.py",
     old='print(Notification.objects.user_unread_count(user.pk), "unread, says',
     new="Notification.objects.invalidate_user_notification_cache(user.pk)\n"
     'print(Notification.objects.user_unread_count(user.pk), "unread, says',
 )
-def test_bulk_create_leaves_the_number_of_unread_notifications_old(lab, capsys, another):
+def test_bulk_create_leaves_the_number_of_unread_notifications_old(lab, another):
     """The number of unread notifications, which Auth caches for a day, misses those made with `bulk_create`.
 
     A 0 is not kept, and the cache can be told to forget the number.
     """
     notify(another, "Audit 1")
-    user = lab.demo("demo_bulk.py")["user"]
+    said = "1 unread\n1 unread, says the cache\n2 unread, says the database\n"
+    user = lab.prints("demo_bulk.py", said)["user"]
     assert told(user) == [("info", "Audit 1"), ("info", "Audit 2")]
-    lab.same(
-        capsys.readouterr().out.splitlines(),
-        ["1 unread", "1 unread, says the cache", "2 unread, says the database"],
-        "printed {}",
-    )
     left = lab.redis.ttl(f":1:USER_NOTIFICATION_COUNT_{user.pk}")
     assert 86_000 < left <= 86_400, f"the number is kept for {left} s"
     Notification.objects.invalidate_user_notification_cache(user.pk)
@@ -444,11 +430,10 @@ def test_bulk_create_leaves_the_number_of_unread_notifications_old(lab, capsys, 
     old="user = ",
     new="__import__('django').conf.settings.NOTIFICATIONS_MAX_PER_USER = 60\nuser = ",
 )
-def test_the_fifty_first_notification_deletes_the_oldest_unread_or_not(lab, capsys, another):
+def test_the_fifty_first_notification_deletes_the_oldest_unread_or_not(lab, another):
     """Auth keeps 50 notifications of a user: one more deletes the oldest, also if it is the only unread one."""
     notify(another, "Audit 0")
-    user = lab.demo("demo_many.py")["user"]
-    lab.same(capsys.readouterr().out, "50 kept, from Audit 2 to Audit 51\n", "printed {!r}")
+    user = lab.prints("demo_many.py", "50 kept, from Audit 2 to Audit 51\n")["user"]
     Notification.objects.filter(user=user).exclude(title="Audit 2").update(viewed=True)
     notify.info(user, "Audit 52")
     lab.same(told(user), [("info", f"Audit {number}") for number in range(3, 53)], "kept {}")
@@ -460,11 +445,10 @@ def test_the_fifty_first_notification_deletes_the_oldest_unread_or_not(lab, caps
     old="user = ",
     new="Notification.objects._max_notifications_per_user = lambda: 50\nuser = ",
 )
-def test_a_setting_changes_how_many_are_kept_and_zero_breaks_every_notification(lab, capsys):
+def test_a_setting_changes_how_many_are_kept_and_zero_breaks_every_notification(lab):
     """`NOTIFICATIONS_MAX_PER_USER` says how many notifications are kept; with 0 each new one raises ValueError."""
     with override_settings(NOTIFICATIONS_MAX_PER_USER=3):
-        user = lab.demo("demo_many.py")["user"]
-    lab.same(capsys.readouterr().out, "3 kept, from Audit 49 to Audit 51\n", "printed {!r}")
+        user = lab.prints("demo_many.py", "3 kept, from Audit 49 to Audit 51\n")["user"]
     with override_settings(NOTIFICATIONS_MAX_PER_USER=0):
         for other in (user, User.objects.create(username="Not_Yet_Notified")):
             with pytest.raises(ValueError, match="Negative indexing"):
@@ -477,13 +461,11 @@ def test_a_setting_changes_how_many_are_kept_and_zero_breaks_every_notification(
     old="user, _",
     new='Notification._meta.get_field("title").get_prep_value = lambda value: value[:254]\nuser, _',
 )
-def test_auth_does_not_cut_a_long_title(lab, capsys, another):
+def test_auth_does_not_cut_a_long_title(lab, another):
     """Auth hands a title to the database uncut, although the column is declared for 254 characters; SQLite takes it."""
     notify(another, "Audit 1")
-    lab.demo("demo_long_title.py")
-    printed = capsys.readouterr().out
+    lab.prints("demo_long_title.py", "300 characters in a column for 254\n")
     assert connection.vendor == "sqlite"
-    assert printed == "300 characters in a column for 254\n", f"printed {printed!r}"
 
 
 @pytest.mark.workers
@@ -493,10 +475,9 @@ def test_auth_does_not_cut_a_long_title(lab, capsys, another):
     old=".delay(98000001, user)",
     new='.apply_async((98000001, user), serializer="pickle")',
 )
-def test_a_user_object_cannot_be_sent_only_its_key(lab, capsys):
+def test_a_user_object_cannot_be_sent_only_its_key(lab):
     """A user object cannot be an argument of a task: `.delay()` raises EncodeError, and nothing is sent."""
-    lab.demo("demo_user_object.py")
-    lab.same(capsys.readouterr().out, "Object of type User is not JSON serializable\n", "printed {!r}")
+    lab.prints("demo_user_object.py", "Object of type User is not JSON serializable\n")
     assert lab.settle() == []
 
 
@@ -542,7 +523,7 @@ def test_delay_on_commit_sends_the_task_when_the_transaction_is_committed(lab):
     """`delay_on_commit` sends the task when the transaction is committed, so the task finds the row."""
     user = User.objects.create(username="Kaia_Tennen")
     with transaction.atomic():
-        assert savepoints(lab, "demo_transaction.py") == ["SAVEPOINT", "RELEASE SAVEPOINT"]
+        assert lab.savepoints("demo_transaction.py") == ["SAVEPOINT", "RELEASE SAVEPOINT"]
         lab.same(lab.runs(AUDIT_NEW), [], "sent before the commit: {}")
     (run,) = lab.finished(AUDIT_NEW)
     assert told(user) == [("success", "Amarr Haulers has 7 members")], f"{run.state} with {run.exception or 'success'}"
@@ -556,7 +537,7 @@ def test_delay_inside_a_transaction_fails_on_the_row_that_is_not_there_yet(lab):
     """A worker faster than the commit does not find the row if `.delay()` is called inside the transaction."""
     user = User.objects.create(username="Kaia_Tennen")
     with transaction.atomic():
-        assert savepoints(lab, "demo_too_early.py") == ["SAVEPOINT", "RELEASE SAVEPOINT"]
+        assert lab.savepoints("demo_too_early.py") == ["SAVEPOINT", "RELEASE SAVEPOINT"]
         lab.wait(lambda: lab.log_file("extensions.log"), "the task's answer", timeout=4)
     lab.finished(AUDIT)
     assert EveCorporationInfo.objects.filter(corporation_id=98000003).exists()
@@ -584,13 +565,10 @@ def test_a_base_class_keeps_delay_on_commit_only_if_it_is_a_django_task(lab):
 @pytest.mark.broken_by(
     r"printed .*1 notifications", file="demo_rolled_back.py", old="with transaction.atomic():", new="if True:"
 )
-def test_a_notification_inside_a_failing_transaction_is_rolled_back(lab, capsys, another):
+def test_a_notification_inside_a_failing_transaction_is_rolled_back(lab, another):
     """A notification that is sent inside a transaction is gone when the task raises through it."""
     notify(another, "Audit 1")
-    lab.demo("demo_rolled_back.py")
-    lab.same(
-        capsys.readouterr().out, "EveCorporationInfo matching query does not exist.\n0 notifications\n", "printed {!r}"
-    )
+    lab.prints("demo_rolled_back.py", "EveCorporationInfo matching query does not exist.\n0 notifications\n")
 
 
 @pytest.mark.workers({"paused": True}, {"paused": True, "pool": "prefork"}, {"paused": True})
