@@ -109,13 +109,13 @@ def _files(chapter: str, lines: coverage.CoverageData) -> dict[str, Any]:
     for path in _paths(chapter):
         entry: dict[str, Any] = {"sha256": sha256(path)}
         if path.suffix == ".py" and not path.name.startswith("test_"):
-            entry |= _executed(chapter, path, lines.contexts_by_lineno(str(path)))
+            entry |= executed(chapter, path, lines.contexts_by_lineno(str(path)))
             entry["statements"] = list(reader.analysis2(str(path))[1])
         found[path.relative_to(ROOT).as_posix()] = entry
     return found
 
 
-def _executed(chapter: str, path: Path, contexts: dict[int, list[str]]) -> dict[str, Any]:
+def executed(chapter: str, path: Path, contexts: dict[int, list[str]]) -> dict[str, Any]:
     """Return which lines of a file each role executed, and which lines each claim of the chapter ran."""
     roles: dict[str, set[int]] = {}
     claims: dict[str, set[int]] = {}

@@ -17,6 +17,7 @@ from typing import Any, cast
 import psutil
 
 from lab import heartbeat, project
+from lab.broker import Broker
 from lab.guard import Guard
 from lab.lines import Lines
 from lab.run import Run
@@ -78,6 +79,15 @@ class Lane:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def share(broker: Broker, number: int, databases: int) -> tuple[Broker, bool]:
+    """Return lane `number`'s part of the broker, and whether another lane has used it before."""
+    if broker.databases == 1:
+        return broker, False
+    # After some hundred lanes the first one's databases come round again; it has ended long since.
+    turn, place = divmod(number, broker.databases // databases - 1)
+    return replace(broker, first=1 + place * databases, databases=databases, server=None), turn > 0
+
+
 def _enter(
     standing: Run, number: int, databases: int, folder: Path, work: Callable[[Run], Any], lines_wanted: bool
 ) -> None:
@@ -89,13 +99,9 @@ def _enter(
     heartbeat.start(folder)
     lines = Lines("test", folder, wanted=lines_wanted)
     project.move(folder)
-    broker = standing.broker
-    if broker.databases > 1:
-        # After some hundred lanes the first one's databases come round again; it has ended long since.
-        turn, place = divmod(number, broker.databases // databases - 1)
-        broker = replace(broker, first=1 + place * databases, databases=databases, server=None)
-        if turn:
-            broker.empty()
+    broker, used = share(standing.broker, number, databases)
+    if used:
+        broker.empty()
     own = replace(standing, folder=folder, broker=broker, guard=_Registry(standing.guard), lines=lines)
     result = work(own)
     lines.end()
