@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import redis
 
@@ -33,14 +33,10 @@ class Lab:
         self._recorder = stage.recorder
         self.data: dict[str, Any] = {}
         self._stopped: list[processes.Process] = []
-        self._logs = {path: path.stat().st_size for path in self._log_folder.glob("*.log")}
+        self._logs = {path: path.stat().st_size for path in project.log_folder().glob("*.log")}
         self._printed = {process.name: len(process.output()) for process in stage.processes}
         self._recorder.begin()
         self._began = time.monotonic()
-
-    @property
-    def _log_folder(self) -> Path:
-        return project.log_folder()
 
     def demo(self, name: str = "demo.py", **given: Any) -> dict[str, Any]:
         """Run the chapter's file `name`, a script of calls, and return its names; `given` are there before it runs."""
@@ -63,6 +59,11 @@ class Lab:
         with CaptureQueriesContext(connection) as queries:
             self.demo(name)
         return [query["sql"].partition(' "')[0] for query in queries if "SAVEPOINT" in query["sql"]]
+
+    def send(self, task: Any, count: int, first: int, **options: Any) -> None:
+        """Start `task` for `count` ids, from `first` on, each with the options of `apply_async` that are given."""
+        for number in range(first, first + count):
+            task.apply_async((number,), **options)
 
     @property
     def redis(self) -> Any:
@@ -97,15 +98,16 @@ class Lab:
         """
         return self._recorder.wait(condition, timeout, what)
 
-    def finished(self, name: str | None = None, count: int = 1, timeout: float = 10.0) -> list[TaskRun]:
-        """Wait until `count` tasks called `name` have ended, in whatever way, and return those that did."""
+    def finished(
+        self, name: str | None = None, count: int = 1, timeout: float = 10.0, after: str = ""
+    ) -> list[TaskRun]:
+        """Wait until `count` tasks called `name` have ended, in whatever way, and return those that did.
 
-        def ended() -> list[TaskRun]:
-            done = [run for run in self._recorder.runs(name) if run.over]
-            return done if len(done) >= count else []
-
-        found: list[TaskRun] = self.wait(ended, f"the end of {count} x {name or 'any task'}", timeout)
-        return found
+        The chapter's file `after` is run first, where one is named.
+        """
+        if after:
+            self.demo(after)
+        return self._at_least(count, name, lambda run: run.over, f"the end of {count} x {name or 'any task'}", timeout)
 
     def same(self, found: object, wanted: object, words: str) -> None:
         """Demand that two values are equal; if not, the failure says `words`, with what was found for their `{}`."""
@@ -115,13 +117,16 @@ class Lab:
 
     def started(self, name: str, count: int = 1, timeout: float = 10.0) -> list[TaskRun]:
         """Wait until `count` tasks called `name` have started and return those."""
+        return self._at_least(
+            count, name, lambda run: run.started is not None, f"the start of {count} x {name}", timeout
+        )
 
-        def running() -> list[TaskRun]:
-            found = [run for run in self._recorder.runs(name) if run.started is not None]
-            return found if len(found) >= count else []
+    def _at_least(self, count: int, name: str | None, chosen: Callable[[TaskRun], bool], *wait: Any) -> list[TaskRun]:
+        def found() -> list[TaskRun]:
+            those = [run for run in self._recorder.runs(name) if chosen(run)]
+            return those if len(those) >= count else []
 
-        found: list[TaskRun] = self.wait(running, f"the start of {count} x {name}", timeout)
-        return found
+        return cast(list[TaskRun], self.wait(found, *wait))
 
     def hold(self, name: str) -> contextlib.AbstractContextManager[None]:
         """Hold each task called `name` that starts while the context lasts: it runs, but before its first line."""
@@ -140,12 +145,14 @@ class Lab:
             finally:
                 project.point(self._stage.url)
 
-    def settle(self, timeout: float = 10.0) -> list[TaskRun]:
+    def settle(self, timeout: float = 10.0, after: str = "") -> list[TaskRun]:
         """Wait until all that was sent has ended and nothing waits in the broker; return every task seen.
 
         A task's end is told after its chain's next link and its callbacks were sent, so what has not been sent by
-        then never will be.
+        then never will be. The chapter's file `after` is run first, where one is named.
         """
+        if after:
+            self.demo(after)
 
         def quiet() -> bool:
             return all(run.over for run in self._recorder.runs()) and self._stage.idle()
@@ -213,7 +220,7 @@ class Lab:
 
     def log_file(self, name: str) -> str:
         """Return what was added to Alliance Auth's log file `name` since the claim began."""
-        path = self._log_folder / name
+        path = project.log_folder() / name
         if not path.exists():
             return ""
         with path.open(errors="replace") as file:

@@ -112,8 +112,7 @@ def failures():
 @pytest.mark.broken_by(r"starts \[.*0\.0", **AS_A_LOOP)
 def test_a_chain_runs_its_links_in_order_one_at_a_time(lab):
     """A chain runs its links in order and one at a time, although the worker has five threads."""
-    lab.demo()
-    links = lab.finished(CORPORATION, 6)
+    links = lab.finished(CORPORATION, 6, after="demo.py")
     assert "--concurrency=5" in lab.workers[0].argv
     assert ran(lab, CHAIN) == ["update_in_a_chain succeeded"]
     lab.same(lab.logged(), [f"INFO Updated corporation {pk}" for pk in SIX], "done {}")
@@ -131,8 +130,7 @@ def test_a_chain_runs_its_links_in_order_one_at_a_time(lab):
 def test_a_loop_of_delay_runs_five_at_once(lab):
     """A loop of `.delay()` fills all five threads of the worker: five of the tasks run at once, the sixth waits."""
     # The chart on the page is drawn from these six. Those after them are held.
-    lab.demo("demo_loop.py")
-    lab.finished(CORPORATION, 6)
+    lab.finished(CORPORATION, 6, after="demo_loop.py")
     done = lab.logged()
     assert sorted(done) == [f"INFO Updated corporation {pk}" for pk in SIX], f"done {done}"
     assert ran(lab, LOOP) == ["update_in_a_loop succeeded"]
@@ -166,8 +164,7 @@ def test_all_apps_wait_while_a_loop_fills_the_threads(lab):
 def test_a_task_that_starts_a_chain_does_not_wait_for_it(lab):
     """A task that builds a chain and starts it ends while the chain's first link still runs."""
     with lab.hold(CORPORATION):
-        lab.demo("demo_twice.py")
-        lab.finished(CHAIN, 2, timeout=5)
+        lab.finished(CHAIN, 2, timeout=5, after="demo_twice.py")
         links = lab.started(CORPORATION, 2)
         assert not any(link.ended for link in links), "the links had ended before"
     lab.settle()
@@ -191,8 +188,7 @@ def test_a_chain_started_again_runs_beside_the_first(lab):
 )
 def test_s_hands_the_result_of_the_link_before_on(lab):
     """A link made with `s()` gets what the link before it returned, as its first argument."""
-    lab.demo("demo_result.py")
-    lab.settle()
+    lab.settle(after="demo_result.py")
     lab.same(lab.logged(), ["INFO Updated the structures [1035466617946, 1038457641673] of 98000001"], "given {}")
 
 
@@ -216,8 +212,7 @@ def test_si_drops_the_result_of_the_link_before(lab):
 )
 def test_a_link_that_can_not_take_the_result_fails_the_link_before_it(lab):
     """When a link made with `s()` can't take the result, the link before it fails, with its work done; no more runs."""
-    lab.demo("demo_wrong_link.py")
-    lab.settle()
+    lab.settle(after="demo_wrong_link.py")
     lab.same(ran(lab), ["update_wallet failed"], "ran {}")
     assert lab.logged() == ["INFO Updated the wallet of 98000001"], "the work of the first link was not done"
     told = lab.printed(lab.workers[0])
@@ -227,8 +222,7 @@ def test_a_link_that_can_not_take_the_result_fails_the_link_before_it(lab):
 @pytest.mark.broken_by(r"'update_wallet succeeded', 'update_wallet succeeded'", **NEVER_FAILS)
 def test_a_failed_link_stops_the_rest_of_the_chain(lab):
     """A link that raises ends the chain: the links after it never run, those before it stay done."""
-    lab.demo("demo_failing.py")
-    lab.settle()
+    lab.settle(after="demo_failing.py")
     lab.same(ran(lab, WALLET), ["update_wallet succeeded", "update_wallet failed"], "ran {}")
     assert lab.logged()[0] == "INFO Updated the wallet of 98000001"
     assert "INFO Updated the wallet of 98000003" not in lab.logged()
@@ -258,8 +252,7 @@ def test_link_error_of_the_chain_runs_once_with_the_id_of_the_failed_link(lab):
 )
 def test_link_error_of_a_link_runs_for_that_link_only(lab):
     """`link_error` given to one link (`on_error`) runs when that link fails, not when one before it fails."""
-    lab.demo("demo_link_error.py")
-    lab.settle()
+    lab.settle(after="demo_link_error.py")
     lab.same(
         {number(run): run.state for run in lab.runs(WALLET)},
         {98000001: "succeeded", 1000035: "failed", 1000044: "failed"},
@@ -279,8 +272,7 @@ def test_link_error_of_a_link_runs_for_that_link_only(lab):
 )
 def test_a_link_error_of_three_arguments_runs_inside_the_failed_link(lab):
     """A `link_error` that takes request, exception and traceback runs inside the failed link, not as a task."""
-    lab.demo("demo_reason.py")
-    lab.settle()
+    lab.settle(after="demo_reason.py")
     lab.same(ran(lab), ["update_wallet succeeded", "update_wallet failed"], "ran {}")
     assert lab.logged() == [
         "INFO Updated the wallet of 98000001",
@@ -463,8 +455,7 @@ def test_priority_and_countdown_of_a_group_of_chains_are_for_their_first_links(l
 @pytest.mark.broken_by(r"98000001: priority 5", file="demo_options_of_links.py", old=".set(priority=7)", new="")
 def test_a_priority_set_on_each_link_is_kept(lab):
     """A priority that is set on each link with `.set(priority=7)` is what each link runs with."""
-    lab.demo("demo_options_of_links.py")
-    lab.finished(OPTIONS, 3)
+    lab.finished(OPTIONS, 3, after="demo_options_of_links.py")
     lab.same(lab.logged(), [f"INFO Corporation {pk}: priority 7, at once" for pk in SIX[:3]], "told {}")
 
 
@@ -651,8 +642,7 @@ def test_a_chain_outlives_a_worker_that_is_stopped(lab):
 def test_a_worker_that_is_killed_takes_the_chain_with_it(lab):
     """A worker that is killed takes its link and the rest of the chain with it: nothing of them is left in Redis."""
     with lab.hold(CORPORATION):
-        lab.demo()
-        lab.finished(CHAIN)
+        lab.finished(CHAIN, after="demo.py")
         lab.started(CORPORATION)
         # It comes from the worker's loop, a moment after the start.
         lab.wait(lambda: not lab.redis.hlen("unacked"), "the acknowledgement of the link", timeout=5)

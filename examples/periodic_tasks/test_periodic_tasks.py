@@ -122,11 +122,16 @@ def messages(lab):
 
 @pytest.fixture
 def beat(lab):
-    """Start beat on the given entries and no others: Alliance Auth's own are none of a claim's business."""
+    """Start beat on the given entries and no others: Alliance Auth's own are none of a claim's business.
+
+    Their rows can be there as those of entries that are `known` to beat and due.
+    """
     before = current_app.conf.beat_schedule
     started = []
 
-    def start(entries):
+    def start(entries, *, known=False):
+        if known:
+            all_known_to_beat(entries)
         current_app.conf.beat_schedule = entries
         started.append(lab.start_beat())
         return started[-1]
@@ -157,8 +162,7 @@ def told():
 def test_the_task_can_be_started_by_hand(lab):
     """The task of an entry is a normal task, which you can start by hand."""
     people()
-    lab.demo()
-    (run,) = lab.finished(REMIND, timeout=4)
+    (run,) = lab.finished(REMIND, timeout=4, after="demo.py")
     assert run.state == "succeeded"
     assert told() == [(name, "warning", TITLE) for name in WITHOUT_MAIN], f"told {told()}"
     assert re.search(r"INFO \[periodic_tasks.tasks:\d+\] Reminded 2 users", lab.log_file("extensions.log"))
@@ -211,8 +215,7 @@ def test_the_task_of_an_entry_is_its_full_path_and_no_part_of_it(lab, beat):
     """An entry's task is found by its full path; its name alone, or with a part of the path, is no task."""
     tasks = {"path": REMIND, "name": REMIND.rpartition(".")[2], "part": REMIND.partition(".")[2]}
     entries = {name: titled(name) | {"task": task} for name, task in tasks.items()}
-    all_known_to_beat(entries)
-    beat(entries)
+    beat(entries, known=True)
     lab.finished(count=3)
     lab.same(
         {name: run.state for name, task in tasks.items() for run in lab.runs(task)},
@@ -231,8 +234,7 @@ def test_the_task_of_an_entry_is_its_full_path_and_no_part_of_it(lab, beat):
 def test_a_schedule_is_a_crontab_or_a_timedelta(lab, beat):
     """An entry's schedule may be a crontab or a timedelta: both are stored, and sent when they are due."""
     entries = {"crontab": titled("crontab"), "timedelta": titled("timedelta", HOUR)}
-    all_known_to_beat(entries)
-    beat(entries)
+    beat(entries, known=True)
     lab.same(all_sent(lab, "timedelta"), ["crontab", "timedelta"], "sent: {}")
     assert (row("crontab").crontab.hour, row("crontab").interval) == ("*", None)
     assert (row("timedelta").crontab, row("timedelta").schedule.run_every) == (None, HOUR)
@@ -249,8 +251,7 @@ def test_the_task_gets_the_kwargs_of_its_entry(lab, beat):
     """The task gets the `kwargs` of its entry as its arguments."""
     people()
     entries = {NAME: titled("From the settings")}
-    known_to_beat(NAME, entries[NAME])
-    beat(entries)
+    beat(entries, known=True)
     lab.finished()
     assert told() == [(name, "warning", "From the settings") for name in WITHOUT_MAIN], f"told {told()}"
 
@@ -279,8 +280,7 @@ def test_the_row_counts_what_beat_sends_while_the_log_says_nothing(lab, beat):
     """The row counts the runs and keeps the time of the last; beat's log does not name what it sends."""
     began = now()
     entries = {NAME: titled("told")}
-    known_to_beat(NAME, entries[NAME])
-    process = beat(entries)
+    process = beat(entries, known=True)
     lab.wait(lambda: row().last_run_at > began, "a new time of the last run in the row", timeout=4)
     assert row().total_run_count == 1, f"the row counts {row().total_run_count}"
     log = lab.printed(process)
@@ -293,8 +293,7 @@ def test_the_row_counts_what_beat_sends_while_the_log_says_nothing(lab, beat):
 def test_the_row_is_up_to_three_minutes_late_until_beat_stops(lab, beat):
     """Beat writes its first run at once, later ones every three minutes, and the rest when it is stopped."""
     entries = {name: titled(name) for name in ("first", "later")}
-    all_known_to_beat(entries)
-    process = beat(entries)
+    process = beat(entries, known=True)
     assert all_sent(lab, "later") == ["first", "later"]
     lab.wait(lambda: row("first").total_run_count == 1, "a count in the first row")
     lab.same({name: row(name).total_run_count for name in entries}, {"first": 1, "later": 0}, "the rows count {}")
@@ -510,8 +509,7 @@ def test_beat_makes_up_for_missed_runs_with_a_single_one(lab, beat):
     """When beat was down over several times of an entry of the settings, it sends the entry once when it is back."""
     missed = {"hourly": hourly(), "daily": daily(12), "interval": HOUR}
     entries = {name: titled(name, schedule) for name, schedule in missed.items()} | {"rest": titled("rest", SECOND)}
-    all_known_to_beat(entries)
-    beat(entries)
+    beat(entries, known=True)
     # The second one is sent a second later: time enough for more of the others.
     lab.wait(lambda: titles(lab.runs()).count("rest") == 2, "two runs of the rest")
     lab.same({name: titles(lab.runs()).count(name) for name in missed}, dict.fromkeys(missed, 1), "sent {}")
@@ -523,9 +521,8 @@ def test_beat_makes_up_for_missed_runs_with_a_single_one(lab, beat):
 def test_a_run_that_takes_longer_than_its_interval_overlaps_with_the_next(lab, beat):
     """Beat does not wait for the last run: one that takes longer than the interval overlaps with the next."""
     entries = {NAME: titled("long", SECOND)}
-    known_to_beat(NAME, entries[NAME])
     with lab.hold(REMIND):
-        process = beat(entries)
+        process = beat(entries, known=True)
         first, second = lab.started(REMIND, 2, timeout=5)[:2]
         assert first.ended is None
         assert second.ended is None
@@ -537,9 +534,8 @@ def test_a_run_that_takes_longer_than_its_interval_overlaps_with_the_next(lab, b
 def test_a_queue_once_task_is_not_sent_again_while_its_last_run_lasts(lab, beat):
     """A task with AA's QueueOnce is not sent again while its last run lasts; beat sends it when that has ended."""
     entries = {MARKET: current_app.conf.beat_schedule[MARKET] | {"schedule": SECOND}, "rest": titled("rest", SECOND)}
-    all_known_to_beat(entries)
     with lab.hold(UPDATE_MARKET):
-        beat(entries)
+        beat(entries, known=True)
         lab.finished(REMIND, 2)
         runs = lab.runs(UPDATE_MARKET)
         assert len(runs) == 1, f"{len(runs) - 1} more started while the first run lasted"
@@ -563,8 +559,7 @@ def test_a_worker_throws_away_what_has_expired(lab, beat):
     market = current_app.conf.beat_schedule[MARKET]
     late = {"kwargs": {"region": "Domain"}, "options": market["options"] | {"expire_seconds": 1}}
     entries = {"late": market | late | {"schedule": hourly()}, MARKET: market | {"schedule": hourly()}}
-    all_known_to_beat(entries)
-    process = beat(entries)
+    process = beat(entries, known=True)
     lab.wait(lambda: len(messages(lab)) == 2, "two messages")
     lab.kill(process)
     expires = {headers["periodic_task_name"]: headers["expires"] for _, headers in messages(lab)}
@@ -585,8 +580,7 @@ def test_of_the_options_priority_and_expire_seconds_count_and_expires_does_not(l
     others = {"kwargs": {"region": "Domain"}, "options": {"expires": 1800, "countdown": 60}}
     entries = {MARKET: market, "others": market | others}
     began = now()
-    all_known_to_beat(entries)
-    process = beat(entries)
+    process = beat(entries, known=True)
     found = lab.wait(lambda: len(both := by_kwargs(lab)) == 2 and both, "two messages")
     key, headers = found["{'region': 'Domain'}"]
     assert (key, headers["expires"], headers["eta"]) == ("celery\x06\x165", None, None), "not dropped"

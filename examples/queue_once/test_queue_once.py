@@ -804,8 +804,7 @@ def test_a_rejected_link_ends_the_chain_without_a_word(lab):
 @pytest.mark.broken_by(r"it ran 2 times", **UNLOCKS_EARLY)
 def test_a_chain_of_the_same_task_and_arguments_ends_after_the_first_link(lab):
     """A link with the same lock as the one before it is rejected: that one gives its lock back after sending it."""
-    lab.demo("demo_same_link.py")
-    runs = lab.settle()
+    runs = lab.settle(after="demo_same_link.py")
     assert len(runs) == 1, f"it ran {len(runs)} times"
     assert locks() == []
     worked(*runs)
@@ -845,8 +844,7 @@ def test_revoked_and_expired_tasks_leave_their_locks(lab):
     assert current_app.control.revoke("one", reply=True, timeout=10, limit=1), "the worker has not heard of it"
     update_corporation.apply_async([98000001], task_id="one")
     update_corporation.apply_async([98000001], {"force": True}, expires=0)
-    states = [run.state for run in lab.finished(UPDATE, 2)]
-    assert states == ["revoked", "revoked"]
+    assert [run.state for run in lab.finished(UPDATE, 2)] == ["revoked", "revoked"]
     lab.settle()
     assert lab.logged() == []
     assert locks() == [LOCK, LOCK + "_force-True"], f"the locks are {locks()}"

@@ -420,15 +420,13 @@ def test_a_corporation_that_leaves_between_two_runs_costs_no_other_its_turn(lab)
 @pytest.mark.broken_by(r"updated by one run", file="tasks.py", old=".filter(part=part)", new="")
 def test_one_subset_run_updates_its_part_only(lab):
     """One run of the subset task over five parts sends one of five corporations; four more runs send the others."""
-    lab.demo("demo_subset.py")
-    lab.settle()
+    lab.settle(after="demo_subset.py")
     updated = [run.args for run in lab.runs(UPDATE)]
     assert updated == ["[98000001]"], f"updated by one run: {updated}"
     assert len(lab.runs("smoothing.tasks.update_subset")) == 1, "the run was no task's"
     assert lab.logged() == ["INFO Updated corporation 98000001"], f"logged {lab.logged()}"
     for _ in range(4):
-        lab.demo("demo_subset.py")
-        lab.settle()
+        lab.settle(after="demo_subset.py")
     updated = [run.args for run in lab.runs(UPDATE)]
     assert sorted(updated) == [f"[{98000000 + number}]" for number in range(5)], f"updated by five runs: {updated}"
 
@@ -447,8 +445,7 @@ def test_ten_equal_slices_leave_out_the_remainder(lab):
 def test_a_scattered_task_never_starts_before_its_time(lab):
     """Of five corporations scattered over one second, each is due a fifth of it after the last; none starts earlier."""
     make_corporations(2, first=98000000)
-    lab.demo()
-    lab.settle()
+    lab.settle(after="demo.py")
     (scatter,) = lab.runs("smoothing.tasks.scatter_corporations")
     runs = {run.args: run for run in lab.runs(UPDATE)}
     assert sorted(runs) == [f"[{98000000 + number}]" for number in range(5)], f"started {sorted(runs)}"
@@ -495,8 +492,7 @@ def test_a_scatter_takes_its_time_and_a_loop_does_not(lab):
 )
 def test_a_trickle_holds_one_countdown_at_a_time(lab):
     """A trickle updates one corporation a step, and the worker never holds more than one countdown of it."""
-    lab.demo("demo_trickle.py")
-    lab.settle()
+    lab.settle(after="demo_trickle.py")
     updated = [run.args for run in lab.runs(UPDATE)]
     assert sorted(updated) == [f"[{98000001 + number}]" for number in range(4)], f"updated {updated}"
     trickle = lab.runs(TRICKLE)
@@ -540,8 +536,7 @@ def test_a_countdown_beyond_the_visibility_timeout_runs_more_than_once(lab):
 @pytest.mark.broken_by(r"took", conf={"worker_disable_rate_limits": True})
 def test_four_a_second_is_one_every_quarter_second(lab):
     """A limit of `4/s` lets one task start every quarter of a second, not four at once."""
-    lab.demo("demo_limit.py")
-    lab.settle()
+    lab.settle(after="demo_limit.py")
     runs = lab.runs(HISTORY)
     # A start may be told of late, and the receipt is never later than the first start.
     took = [round(run.started - runs[0].received, 3) for run in runs]
@@ -557,8 +552,7 @@ def test_an_urgent_task_behind_a_limited_backlog_waits_for_the_limit(lab):
     The worker holds five limited tasks, its whole prefetch, and fetches nothing more until one of them starts.
     """
     # More than the worker can start before the urgent task is sent: each place that comes free is filled from these.
-    for number in range(40):
-        tasks.update_corporation_history.delay(90000001 + number)
+    lab.send(tasks.update_corporation_history, 40, 90000001)
     received(lab, 6)
     urgent = tasks.update_corporation.apply_async(args=[98000001], priority=1)
     lab.finished(UPDATE)
@@ -577,8 +571,7 @@ def test_a_task_of_the_same_priority_waits_for_the_whole_backlog(lab):
 
     Behind eight limited tasks it waits until four have started, while some of the worker's five threads are idle.
     """
-    for number in range(8):
-        tasks.update_corporation_history.delay(90000001 + number)
+    lab.send(tasks.update_corporation_history, 8, 90000001)
     tasks.update_corporation.delay(98000001)
     lab.settle()
     limited = lab.runs(HISTORY)
@@ -595,8 +588,7 @@ def test_a_task_of_the_same_priority_waits_for_the_whole_backlog(lab):
 @pytest.mark.broken_by(r"the end of 1 x", conf={"worker_eta_task_limit": 99})
 def test_below_the_limit_an_urgent_task_does_not_wait_for_countdowns(lab):
     """While a worker holds 99 countdown tasks, one fewer than its limit, an urgent task starts before any of them."""
-    for number in range(99):
-        tasks.update_corporation.apply_async(args=[number], priority=7, countdown=600)
+    lab.send(tasks.update_corporation, 99, 0, priority=7, countdown=600)
     received(lab, 99)
     urgent = tasks.update_corporation.apply_async(args=[98000001], priority=1)
     ended = lab.finished(UPDATE)
@@ -686,8 +678,7 @@ def test_a_worker_that_is_stopped_gives_its_countdowns_back(lab):
 def test_each_worker_keeps_a_rate_limit_of_its_own(lab):
     """Of three workers side by side each keeps the whole pace: two start twice as much as one, three three times."""
     # A worker holds one running and five waiting ones: this leaves none idle.
-    for number in range(18):
-        tasks.update_corporation_history.delay(90000001 + number)
+    lab.send(tasks.update_corporation_history, 18, 90000001)
     lab.settle()
     runs = lab.runs(HISTORY)
     began = min(run.received for run in runs)
@@ -733,8 +724,7 @@ def test_lifting_a_limit_at_runtime_does_not_release_what_is_held(lab):
 
     Those that it fetches afterwards overtake them.
     """
-    for number in range(12):
-        tasks.update_corporation_history.delay(number)
+    lab.send(tasks.update_corporation_history, 12, 0)
     received(lab, 6)
     asked = time.time()
     current_app.control.rate_limit(HISTORY, "0", reply=True, limit=1, timeout=5)

@@ -147,8 +147,7 @@ def test_a_failing_task_tells_the_user_too_as_danger(lab):
 )
 def test_a_task_that_raises_again_is_a_failed_task(lab):
     """A task that tells the user and raises again counts as failed; its traceback is in the worker's log."""
-    lab.demo("demo_failing.py")
-    (run,) = lab.finished(AUDIT)
+    (run,) = lab.finished(AUDIT, after="demo_failing.py")
     assert run.state == "failed", f"the task ended as {run.state}"
     assert told() == [("danger", FAILURE)]
     assert "DoesNotExist: EveCorporationInfo matching query does not exist." in lab.printed(lab.workers[0])
@@ -393,8 +392,7 @@ def test_the_number_of_unread_notifications_is_fresh_as_soon_as_the_task_has_not
 
     assert unread() == 0
     for count in (1, 2):
-        lab.demo("demo_failing.py")
-        lab.finished(AUDIT, count)
+        lab.finished(AUDIT, count, after="demo_failing.py")
         assert unread() == count, f"{unread()} unread, not {count}"
 
 
@@ -489,8 +487,7 @@ def test_a_user_object_cannot_be_sent_only_its_key(lab):
 )
 def test_a_user_who_is_gone_stops_the_task_before_its_work(lab):
     """If the user is gone when the task starts, looking the user up first ends the task before its work."""
-    lab.demo("demo_user_gone.py")
-    (run,) = lab.finished(AUDIT)
+    (run,) = lab.finished(AUDIT, after="demo_user_gone.py")
     assert run.exception == "DoesNotExist('User matching query does not exist.')", (
         f"ended as {run.state} {run.exception}"
     )
@@ -503,8 +500,7 @@ def test_a_user_who_is_gone_stops_the_task_before_its_work(lab):
 )
 def test_on_failure_tells_the_user_once_after_the_last_retry(lab):
     """A task that retries twice and tells the user in `on_failure` tells once, after the last attempt has failed."""
-    lab.demo("demo_retrying.py")
-    (run,) = lab.finished(AUDIT_NEW)
+    (run,) = lab.finished(AUDIT_NEW, after="demo_retrying.py")
     assert told() == [("danger", "Audit of your new corporation failed")], f"told {told()}"
     assert run.exception == "DoesNotExist('EveCorporationInfo matching query does not exist.')"
     retried = [event["timestamp"] for event in lab.events if event["type"] == "task-retried"]
@@ -557,8 +553,7 @@ def test_a_base_class_keeps_delay_on_commit_only_if_it_is_a_django_task(lab):
     assert not hasattr(Task, "delay_on_commit")
     assert not hasattr(QueueOnce, "delay_on_commit")
     assert audit_members.delay_on_commit
-    lab.demo("demo_transaction.py")
-    (run,) = lab.finished(AUDIT_NEW)
+    (run,) = lab.finished(AUDIT_NEW, after="demo_transaction.py")
     assert run.state == "succeeded"
 
 

@@ -180,12 +180,10 @@ def test_delay_on_commit_sends_the_task_after_the_commit(lab):
     """`.delay_on_commit()` sends the task after the commit, so that it finds the row."""
     with transaction.atomic():
         assert lab.savepoints("demo_on_commit.py") == ["SAVEPOINT", "RELEASE SAVEPOINT"]
-        lab.demo("demo_too_early.py")
-        lab.finished(WELCOME)
+        lab.finished(WELCOME, after="demo_too_early.py")
         lab.same([run.args for run in lab.runs()], ["(98000002,)"], "sent before the commit: {}")
     lab.finished(WELCOME, 2)
-    ends = {run.args: run.state for run in lab.runs()}
-    assert ends == {"(98000002,)": "failed", "(98000003,)": "succeeded"}
+    assert {run.args: run.state for run in lab.runs()} == {"(98000002,)": "failed", "(98000003,)": "succeeded"}
     assert re.search(r"INFO \[when_to_use\.tasks:\d+\] Welcome, Gallente Traders\n", lab.log_file("extensions.log"))
 
 
@@ -302,8 +300,7 @@ def test_a_logged_in_page_raises_before_its_view_where_the_cache_refuses_too(lab
     with lab.refused(cache=True):
         with pytest.raises(redis.ConnectionError):
             client.post(reverse("when_to_use:update_inline", args=[98000001]))
-        response = Client(SERVER_NAME="127.0.0.1").get("/")
-        assert response.status_code == 302
+        assert Client(SERVER_NAME="127.0.0.1").get("/").status_code == 302
     assert members() is None
 
 
