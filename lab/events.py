@@ -1,18 +1,18 @@
 """Celery's own event stream, recorded: what was sent, received, started and how it ended."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
 from kombu.messaging import Consumer
 
-ENDS = {"task-succeeded", "task-failed", "task-rejected", "task-revoked"}
-# So many times its deadline a wait may last while events come in.
-_LONGEST = 3
+from lab.errors import TimedOut
+from lab.processes import T, wait_until
+
+_ENDS = {"succeeded", "failed", "rejected", "revoked"}
 _IGNORED = {"worker-heartbeat"}
-_KEPT = ("type", "hostname", "name", "args", "kwargs", "runtime", "exception", "retries", "eta", "queue", "root_id")
 
 
 @dataclass
@@ -36,6 +36,67 @@ class TaskRun:
     state: str = "sent"
     exception: str = ""
     retries: list[float] = field(default_factory=list)
+
+    @property
+    def over(self) -> bool:
+        """Whether the task has ended, in whatever way."""
+        return self.state in _ENDS
+
+
+def runs(events: Iterable[dict[str, Any]], began: float) -> list[TaskRun]:
+    """Return every task that `events` tell of, in the order in which they started, then were sent.
+
+    `began` is the time from which a run's times count.
+    """
+    found: dict[str, TaskRun] = {}
+    for event in events:
+        if not event["type"].startswith("task-"):
+            continue
+        run = found.setdefault(event["uuid"], TaskRun(event["uuid"]))
+        at = event["timestamp"] - began
+        run.name = event.get("name") or run.name
+        run.args = event.get("args") or run.args
+        run.kwargs = event.get("kwargs") or run.kwargs
+        # A task that is retried is sent by itself.
+        if event.get("parent_id") != run.id:
+            run.parent = event.get("parent_id") or run.parent
+        run.root = event.get("root_id") or run.root
+        kind = event["type"].removeprefix("task-")
+        if kind == "sent":
+            run.sent = at if run.sent is None else run.sent
+            continue
+        run.worker = event["hostname"].partition("@")[2]
+        # On a busy machine the first attempt may tell of its retry when the second has ended already.
+        if kind != "retried" or run.ended is None:
+            run.state = kind
+        if kind == "received":
+            run.received = at
+        elif kind == "started":
+            run.started = at if run.started is None else run.started
+        elif kind == "retried":
+            run.retries.append(at)
+        else:
+            run.ended = at
+            run.exception = event.get("exception", "")
+    late = float("inf")
+    return sorted(found.values(), key=lambda run: (late if run.started is None else run.started, run.sent or 0))
+
+
+def record(those: list[TaskRun]) -> list[dict[str, Any]]:
+    """Return runs for the evidence, in JSON's types: ids as small numbers, without what is empty."""
+    numbers: dict[str, int] = {}
+    found = []
+    for run in those:
+        entry = {name: value for name, value in asdict(run).items() if value not in (None, "", [])}
+        for name in ("id", "parent", "root"):
+            if name in entry:
+                entry[name] = numbers.setdefault(entry[name], len(numbers) + 1)
+        for name in ("sent", "received", "started", "ended"):
+            if name in entry:
+                entry[name] = round(entry[name], 4)
+        entry["retries"] = [round(at, 4) for at in run.retries]
+        found.append(entry)
+    return found
 
 
 class Recorder:
@@ -75,65 +136,22 @@ class Recorder:
         self.events.clear()
         self.began = time.time()
 
-    def wait(self, condition: Callable[[], Any], timeout: float, what: str) -> Any:
-        """Pump until `condition()` is true and return its value; `AssertionError` after `timeout` seconds.
+    def wait(self, condition: Callable[[], T], timeout: float, what: str) -> T:
+        """Wait as `lab.processes.wait_until` does; each event that comes in is progress."""
 
-        They count from the last event: a busy machine gets on more slowly, but it gets on. Three times as many are the
-        end in any case.
-        """
-        began = moved = time.monotonic()
-        seen = len(self.events)
-        while True:
+        def seen() -> int:
             self.pump()
-            if len(self.events) != seen:
-                seen, moved = len(self.events), time.monotonic()
-            value = condition()
-            if value:
-                return value
-            left = min(moved + timeout, began + _LONGEST * timeout) - time.monotonic()
-            if left <= 0:
-                raise AssertionError(f"{what} did not happen within {timeout:g} s; seen: {self.summary()}")
-            self.pump(min(left, 0.05))
+            return len(self.events)
 
-    def summary(self) -> str:
-        """Return what was seen, in a line."""
-        return ", ".join(f"{run.name.rpartition('.')[2]}{run.args} {run.state}" for run in self.runs()) or "no task"
+        try:
+            return wait_until(condition, timeout, what, progress=seen, pause=lambda: self.pump(0.05))
+        except TimedOut as error:
+            seen_runs = (f"{run.name.rpartition('.')[2]}{run.args} {run.state}" for run in self.runs())
+            raise TimedOut(f"{error}; seen: {', '.join(seen_runs) or 'no task'}") from None
 
     def runs(self, name: str | None = None) -> list[TaskRun]:
         """Return every task seen, or those called `name`, in the order in which they started, then were sent."""
-        found: dict[str, TaskRun] = {}
-        for event in self.events:
-            if not event["type"].startswith("task-"):
-                continue
-            run = found.setdefault(event["uuid"], TaskRun(event["uuid"]))
-            at = event["timestamp"] - self.began
-            run.name = event.get("name") or run.name
-            run.args = event.get("args") or run.args
-            run.kwargs = event.get("kwargs") or run.kwargs
-            # A task that is retried is sent by itself.
-            if event.get("parent_id") != run.id:
-                run.parent = event.get("parent_id") or run.parent
-            run.root = event.get("root_id") or run.root
-            kind = event["type"].removeprefix("task-")
-            if kind == "sent":
-                run.sent = at if run.sent is None else run.sent
-                continue
-            run.worker = event["hostname"].partition("@")[2]
-            # On a busy machine the first attempt may tell of its retry when the second has ended already.
-            if kind != "retried" or run.ended is None:
-                run.state = kind
-            if kind == "received":
-                run.received = at
-            elif kind == "started":
-                run.started = at if run.started is None else run.started
-            elif kind == "retried":
-                run.retries.append(at)
-            else:
-                run.ended = at
-                run.exception = event.get("exception", "")
-        late = float("inf")
-        runs = [run for run in found.values() if name is None or run.name == name]
-        return sorted(runs, key=lambda run: (late if run.started is None else run.started, run.sent or 0))
+        return [run for run in runs(self.events, self.began) if name is None or run.name == name]
 
     def busy(self) -> float:
         """Return the seconds during which at least one task was in a worker's hands, from its receipt to its end."""
@@ -144,23 +162,6 @@ class Recorder:
             total += max(0.0, ended - max(received, until))
             until = max(until, ended)
         return total
-
-    def as_record(self) -> list[dict[str, Any]]:
-        """Return the events for the evidence: times relative to the claim's start, ids as small numbers."""
-        ids: dict[str, int] = {}
-        record = []
-        for event in self.events:
-            entry: dict[str, Any] = {"at": round(event["timestamp"] - self.began, 4)}
-            entry |= {key: event[key] for key in _KEPT if event.get(key) not in (None, "", 0)}
-            if "hostname" in entry:
-                # A sender that is no worker signs with the machine's name, which is nobody's business.
-                node = entry.pop("hostname").partition("@")
-                entry["worker"] = node[2] if node[0] == "celery" else "client"
-            for key in ("uuid", "root_id"):
-                if event.get(key):
-                    entry["id" if key == "uuid" else key] = ids.setdefault(event[key], len(ids) + 1)
-            record.append(entry)
-        return record
 
     def close(self) -> None:
         """Unsubscribe."""

@@ -15,12 +15,14 @@ from lab import statements
 from lab.paths import EVIDENCE, EXAMPLES, ROOT
 from lab.run import Run
 
-FORMAT = 3
+FORMAT = 4
 
 
 @dataclass
 class Claim:
     """One claim's record. Seconds are wall time; `charts` are what `lab.bench.Lab.chart` recorded, by name.
+
+    `runs` are its tasks as `lab.events.record` has them: a TaskRun's fields, times in seconds since the claim began.
 
     `void` says of each measurement that does not count how many seconds late the machine was.
     """
@@ -31,7 +33,7 @@ class Claim:
     outcome: str
     seconds: float
     waiting: float
-    events: list[dict[str, Any]]
+    runs: list[dict[str, Any]]
     charts: dict[str, Any]
     void: list[float] = field(default_factory=list)
 
@@ -107,13 +109,13 @@ def _files(chapter: str, lines: coverage.CoverageData) -> dict[str, Any]:
     for path in _paths(chapter):
         entry: dict[str, Any] = {"sha256": sha256(path)}
         if path.suffix == ".py" and not path.name.startswith("test_"):
-            entry |= _executed(chapter, path, lines.contexts_by_lineno(str(path)))
+            entry |= executed(chapter, path, lines.contexts_by_lineno(str(path)))
             entry["statements"] = list(reader.analysis2(str(path))[1])
         found[path.relative_to(ROOT).as_posix()] = entry
     return found
 
 
-def _executed(chapter: str, path: Path, contexts: dict[int, list[str]]) -> dict[str, Any]:
+def executed(chapter: str, path: Path, contexts: dict[int, list[str]]) -> dict[str, Any]:
     """Return which lines of a file each role executed, and which lines each claim of the chapter ran."""
     roles: dict[str, set[int]] = {}
     claims: dict[str, set[int]] = {}

@@ -5,11 +5,9 @@ the break in it, and runs the claim's own test on databases of its own. Copies w
 claim must be green, or red would mean nothing.
 """
 
-import argparse
 import multiprocessing
 import os
 import re
-import shutil
 import sys
 import time
 from dataclasses import dataclass, field
@@ -19,9 +17,10 @@ from typing import Any
 
 import pytest
 
-from lab import lanes, run, verdict
+from lab import broker, lanes, run, verdict
 from lab.__main__ import QUIET
-from lab.errors import LabError
+from lab.errors import LabError, told
+from lab.options import Parser
 from lab.overlay import lay_over
 from lab.paths import EXAMPLES, chapters
 from lab.plugin import UNMEASURED, Claims
@@ -29,6 +28,7 @@ from lab.plugin import UNMEASURED, Claims
 LANES = 6
 _DATABASES = 48
 _PATIENCE = 300.0
+_TOLD = 300
 _fork = multiprocessing.get_context("fork")
 
 
@@ -90,27 +90,18 @@ class _Collector:
 
 def main(argv: list[str]) -> int:
     """Run every break of the chapters in `argv` (all, if none); 0 when each is caught and each control is green."""
-    parser = argparse.ArgumentParser(prog="nox -s falsify --", description=__doc__)
-    parser.add_argument("chapter", nargs="*", choices=[*chapters(), []], help="the chapters; all, if none is named")
-    parser.add_argument("-k", metavar="EXPRESSION", default="", help="only the claims that pytest's -k would choose")
-    known = parser.parse_args(argv)
+    parser = Parser("falsify", __doc__, chapters())
+    parser.take_k()
+    known, names, _ = parser.take(argv)
     began = time.monotonic()
-    try:
-        standing = run.start("path" if shutil.which("redis-server") else "embedded")
-    except LabError as error:
-        print(error, file=sys.stderr)
-        return 1
-    try:
-        return _all(standing, known.chapter or chapters(), known.k, began)
-    finally:
-        standing.close()
+    with run.standing(broker.own()) as standing:
+        return _all(standing, names, ["-k", known.k], began)
 
 
-def _all(standing: run.Run, names: list[str], expression: str, began: float) -> int:
-    breaks, without = _collect(standing, names, expression)
+def _all(standing: run.Run, names: list[str], options: list[str], began: float) -> int:
+    breaks, without = _collect(standing, names, options)
     for nodeid in without:
         print(f"✗ {nodeid.rpartition('::')[2]} declares no break: add pytest.mark.broken_by.")
-    options = ["-k", expression] if expression else []
     works = [partial(_unbroken, name, options) for name in names] + [partial(_broken, item) for item in breaks]
     green = caught = 0
     wrong = len(without)
@@ -123,7 +114,7 @@ def _all(standing: run.Run, names: list[str], expression: str, began: float) -> 
             green += found["green"]
             wrong += len(found["red"])
             for red in found["red"]:
-                print(f"✗ {names[place]}: {red['test']} is red without a break: {_flat(red['message'])}", flush=True)
+                print(f"✗ {names[place]}: {red['test']} is red without a break: {_end(red['message'])}", flush=True)
             if not found["red"]:
                 print(f"✓ {names[place]}: {found['green']} claims green unbroken", flush=True)
             continue
@@ -137,13 +128,15 @@ def _all(standing: run.Run, names: list[str], expression: str, began: float) -> 
     return int(wrong > 0 or not breaks)
 
 
-def _flat(message: str) -> str:
-    return " ".join(message.split())[:300]
+def _end(message: str) -> str:
+    """Return a message in a line; of a long one the end, where the reason stands."""
+    flat = " ".join(message.split())
+    return flat if len(flat) <= _TOLD else f"…{flat[-_TOLD:]}"
 
 
 def _judge(item: Break, found: dict[str, Any]) -> tuple[bool, str]:
     red = found["red"][-1] if found["red"] else {"when": "", "message": ""}
-    message = _flat(red["message"])
+    message = _end(red["message"])
     if found["green"]:
         return False, f"{item}: not caught"
     if UNMEASURED in message:
@@ -153,14 +146,13 @@ def _judge(item: Break, found: dict[str, Any]) -> tuple[bool, str]:
     return True, f"{item} — {message[:110]}"
 
 
-def _collect(standing: run.Run, names: list[str], expression: str) -> tuple[list[Break], list[str]]:
+def _collect(standing: run.Run, names: list[str], options: list[str]) -> tuple[list[Break], list[str]]:
     # In a fork, so that this process stays without the chapters' modules.
     ours, theirs = _fork.Pipe()
 
     def collect() -> None:
         found = _Collector()
         claims = Claims(standing, standing.folder / "voids")
-        options = ["-k", expression] if expression else []
         targets = [str(EXAMPLES / name) for name in names if (EXAMPLES / name).is_dir()]
         with open(os.devnull, "w") as nowhere:
             sys.stdout = nowhere
@@ -172,7 +164,7 @@ def _collect(standing: run.Run, names: list[str], expression: str) -> tuple[list
     code, breaks, without = ours.recv()
     child.join()
     if code:
-        raise SystemExit(f"the claims can't be collected (pytest's exit code {code}): run nox -s examples first")
+        raise LabError(f"The claims can't be collected (pytest's exit code {code}): run nox -s examples first.")
     return breaks, without
 
 
@@ -193,4 +185,4 @@ def _broken(item: Break, own: run.Run) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(told(main))

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import IO, cast
 
 _POLL = 0.3
 _GRACE = 3.0
@@ -48,10 +49,8 @@ class Guard:
 
     def finish(self) -> None:
         """Let the guard end what is left and wait until it has."""
-        assert self._process.stdin
-        with contextlib.suppress(OSError):
-            self._process.stdin.write(b"done")
-            self._process.stdin.close()
+        with contextlib.suppress(OSError), cast(IO[bytes], self._process.stdin) as line:
+            line.write(b"done")
         self._process.wait()
 
 

@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 
 from lab import heartbeat, project
+from lab.broker import Broker
 from lab.guard import Guard
 from lab.lines import Lines
 from lab.run import Run
@@ -45,8 +46,7 @@ class Lane:
         self.began = time.monotonic()
         self._process = _fork.Process(target=_enter, args=(standing, number, databases, self.folder, work, lines))
         self._process.start()
-        assert self._process.pid
-        standing.guard.register(self._process.pid)
+        standing.guard.register(cast(int, self._process.pid))
 
     @property
     def alive(self) -> bool:
@@ -79,6 +79,15 @@ class Lane:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def share(broker: Broker, number: int, databases: int) -> tuple[Broker, bool]:
+    """Return lane `number`'s part of the broker, and whether another lane has used it before."""
+    if broker.databases == 1:
+        return broker, False
+    # After some hundred lanes the first one's databases come round again; it has ended long since.
+    turn, place = divmod(number, broker.databases // databases - 1)
+    return replace(broker, first=1 + place * databases, databases=databases, server=None), turn > 0
+
+
 def _enter(
     standing: Run, number: int, databases: int, folder: Path, work: Callable[[Run], Any], lines_wanted: bool
 ) -> None:
@@ -90,13 +99,9 @@ def _enter(
     heartbeat.start(folder)
     lines = Lines("test", folder, wanted=lines_wanted)
     project.move(folder)
-    broker = standing.broker
-    if broker.databases > 1:
-        # After some hundred lanes the first one's databases come round again; it has ended long since.
-        turn, place = divmod(number, broker.databases // databases - 1)
-        broker = replace(broker, first=1 + place * databases, databases=databases, server=None)
-        if turn:
-            broker.empty()
+    broker, used = share(standing.broker, number, databases)
+    if used:
+        broker.empty()
     own = replace(standing, folder=folder, broker=broker, guard=_Registry(standing.guard), lines=lines)
     result = work(own)
     lines.end()

@@ -13,8 +13,10 @@ from pathlib import Path
 import psutil
 
 from lab import broker, evidence, project
+from lab.errors import LabError, told
 from lab.guard import Guard
 from lab.paths import ROOT
+from lab.processes import wait_until
 
 _SAMPLE = 0.25
 _PATIENCE = 60.0
@@ -53,9 +55,9 @@ def cold_start() -> float:
         from celery import Celery
 
         app = Celery(broker=server.database(0))
-        while not app.control.ping(timeout=0.2, limit=1):
-            if worker.poll() is not None or time.monotonic() - began > _PATIENCE:
-                raise SystemExit(f"the worker did not start:\n{(folder / 'worker.log').read_text()[-2000:]}")
+        wait_until(lambda: app.control.ping(timeout=0.2, limit=1) or worker.poll() is not None, _PATIENCE, "a pong")
+        if worker.poll() is not None:
+            raise LabError(f"The worker did not start; it printed:\n{(folder / 'worker.log').read_text()[-2000:]}")
         return time.monotonic() - began
     finally:
         worker.send_signal(signal.SIGKILL)
@@ -105,11 +107,11 @@ def _role(process: psutil.Process) -> str:
     return "largest worker, beat or web server" if inside else "the run itself"
 
 
-def main() -> int:
+def main(argv: list[str]) -> int:
     """Run the examples once, in the environment that is there, and print ratio, shares and memory."""
     cold = cold_start()
     began = time.monotonic()
-    run = subprocess.Popen([sys.executable, "-m", "lab", *sys.argv[1:]], cwd=ROOT, env=os.environ)
+    run = subprocess.Popen([sys.executable, "-m", "lab", *argv], cwd=ROOT, env=os.environ)
     memory = _Memory(run.pid)
     memory.start()
     if run.wait():
@@ -132,4 +134,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(told(main))

@@ -7,20 +7,19 @@ test, or an entry in `examples/<chapter>/equivalent.toml`: a [[mutant]] with fil
 reason.
 """
 
-import argparse
 import ast
 import importlib
 import re
-import shutil
 import sys
 import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lab import evidence, lanes, run, score, verdict
-from lab.errors import LabError
+from lab import broker, evidence, lanes, run, score, verdict
+from lab.errors import LabError, told
 from lab.mutation import changes
+from lab.options import Parser
 from lab.overlay import celery_settings, lay_over, own_settings, set_celery_settings, set_settings
 from lab.paths import BUILD, EXAMPLES, chapters
 from lab.plugin import UNMEASURED
@@ -41,29 +40,18 @@ _NAME = re.compile(r"[a-z_]{10,}")
 
 def main(argv: list[str]) -> int:
     """Run the mutants of the chapters in `argv` (all and the settings', if none); 0 when enough are killed."""
-    parser = argparse.ArgumentParser(prog="nox -s mutants --", description=__doc__)
-    choices = [*chapters(), SETTINGS]
-    parser.add_argument("chapter", nargs="*", choices=[*choices, []], help=f"one or more of: {', '.join(choices)}")
+    parser = Parser("mutants", __doc__, [*chapters(), SETTINGS])
     parser.add_argument("--survivors", action="store_true", help="only those that survived when they were last run")
-    known = parser.parse_args(argv)
-    names = known.chapter or choices
+    known, names, _ = parser.take(argv)
     stale = evidence.needed(chapters() if SETTINGS in names else names)
     if stale:
-        print(f"The claims of {', '.join(stale)} are not proven as they are: run nox -s examples.", file=sys.stderr)
-        return 1
-    try:
-        record = Record(names)
-        standing = run.start("path" if shutil.which("redis-server") else "embedded")
-    except LabError as error:
-        print(error, file=sys.stderr)
-        return 1
-    try:
+        raise LabError(f"The claims of {', '.join(stale)} are not proven as they are: run nox -s examples.")
+    record = Record(names)
+    with run.standing(broker.own()) as standing:
         mutants = [mutant for name in names for mutant in _mutants(name)]
         if known.survivors:
             mutants = [mutant for mutant in mutants if record.survived(mutant)]
         _run(standing, record, mutants)
-    finally:
-        standing.close()
     return _report(record, mutants, whole=not known.survivors)
 
 
@@ -226,4 +214,4 @@ def _report(record: Record, mutants: list[Mutant], *, whole: bool) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(told(main))

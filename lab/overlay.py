@@ -2,7 +2,6 @@
 
 import ast
 import importlib
-import importlib.util
 import shutil
 import sys
 from collections.abc import Callable
@@ -76,18 +75,19 @@ def _look_for_templates(chapter: str, copy: Path) -> None:
 
 def own_settings() -> str:
     """Return the statements of Alliance Auth's `settings/base.py` that are about Celery, as Python."""
-    spec = importlib.util.find_spec("myauth.settings.base")
-    assert spec
-    assert spec.origin
-    tree = ast.parse(Path(spec.origin).read_text())
-    about = [node for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node).startswith("CELERY")]
-    return "\n".join(ast.unparse(node) for node in about) + "\n"
+    return _statements("myauth.settings.base", "CELERY")
 
 
 def celery_settings() -> str:
     """Return the statements of Alliance Auth's `celery.py` that set its Celery app's configuration, as Python."""
-    tree = ast.parse(Path(str(sys.modules["myauth.celery"].__file__)).read_text())
-    return "\n".join(ast.unparse(node) for node in tree.body if ast.unparse(node).startswith("app.conf.")) + "\n"
+    return _statements("myauth.celery", "app.conf.")
+
+
+def _statements(module: str, beginning: str) -> str:
+    """Return the statements of a module that has been imported which begin so, one a line."""
+    tree = ast.parse(Path(str(sys.modules[module].__file__)).read_text())
+    found = [ast.unparse(node) for node in tree.body]
+    return "\n".join(text for text in found if text.startswith(beginning)) + "\n"
 
 
 def set_celery_settings(code: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from _pytest.runner import runtestprotocol
 
-from lab import evidence
+from lab import events, evidence
 from lab.bench import Lab
 from lab.run import Run
 from lab.stage import Stages, StageSpec, WorkerSpec
@@ -30,6 +30,29 @@ _VOIDS = 3
 # What the message of a claim says that failed for want of a measurement.
 UNMEASURED = "was not measured"
 _REMEDY = "End what else keeps this machine busy, and run again."
+
+
+def stage_spec(item: pytest.Item) -> StageSpec:
+    """Return what a claim's markers ask for."""
+    marker = item.get_closest_marker("workers")
+    workers = tuple(WorkerSpec(**spec) for spec in marker.args) if marker else (WorkerSpec(),)
+    return StageSpec(
+        workers,
+        web=item.get_closest_marker("web") is not None,
+        fresh=item.get_closest_marker("fresh") is not None,
+    )
+
+
+def exhausted(together: Path, times: int) -> str:
+    """Count a void measurement in the file `together`, the `times`th of its claim; return why it is the last, if so."""
+    with together.open("a+") as voids:
+        voids.write(".")
+        voids.flush()
+        voids.seek(0)
+        total = len(voids.read())
+    if times > 1:
+        return "it was measured twice"
+    return f"a run may have {_VOIDS} void measurements, this is number {total}" if total > _VOIDS else ""
 
 
 class Claims:
@@ -62,21 +85,11 @@ class Claims:
         """Note that the chapter is not run whole: its evidence is left as it is."""
         self.whole = not items
 
-    def stage_spec(self, item: pytest.Item) -> StageSpec:
-        """Return what `item`'s markers ask for."""
-        marker = item.get_closest_marker("workers")
-        workers = tuple(WorkerSpec(**spec) for spec in marker.args) if marker else (WorkerSpec(),)
-        return StageSpec(
-            workers,
-            web=item.get_closest_marker("web") is not None,
-            fresh=item.get_closest_marker("fresh") is not None,
-        )
-
     @pytest.fixture
     def lab(self, request: pytest.FixtureRequest) -> Lab:
         """The bench: see `lab.bench.Lab`."""
         item = request.node
-        spec = self.stage_spec(item)
+        spec = stage_spec(item)
         stages = self._stages
         if spec in stages.prepared() or not stages.current:
             self._look_ahead(item)
@@ -96,7 +109,7 @@ class Claims:
         for coming in self._items[place + 1 : place + 8]:
             if "lab" not in getattr(coming, "fixturenames", ()):
                 continue
-            spec = self.stage_spec(coming)
+            spec = stage_spec(coming)
             if spec == standing and not spec.fresh:
                 continue
             standing = spec
@@ -120,7 +133,7 @@ class Claims:
                 break
             void.append(item.stash[_LATE])
             told = f"the machine was {void[-1]:.2f} s late, the claim tolerates {marker.args[0]:g} s"
-            reason = self._exhausted(len(void))
+            reason = exhausted(self._together, len(void))
             if reason:
                 self.claims[-1].outcome = "void"
                 (report,) = [report for report in reports if report.when == "call"]
@@ -134,17 +147,6 @@ class Claims:
             item.ihook.pytest_runtest_logreport(report=report)
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
         return True
-
-    def _exhausted(self, times: int) -> str:
-        """Count a void measurement, the `times`th of its claim; return why there can't be another, if so."""
-        with self._together.open("a+") as voids:
-            voids.write(".")
-            voids.flush()
-            voids.seek(0)
-            total = len(voids.read())
-        if times > 1:
-            return "it was measured twice"
-        return f"a run may have {_VOIDS} void measurements, this is number {total}" if total > _VOIDS else ""
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
@@ -173,7 +175,7 @@ class Claims:
             outcome=report.outcome,
             seconds=round(report.duration, 3),
             waiting=round(bench.busy(), 3) if bench else 0.0,
-            events=bench._recorder.as_record() if bench else [],
+            runs=events.record(bench.runs()) if bench else [],
             charts=bench.charts if bench else {},
         )
         self.claims.append(claim)

@@ -14,12 +14,17 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar, cast
 
 import psutil
 
+from lab.errors import TimedOut
 from lab.guard import Guard
 from lab.lines import Lines
 
+T = TypeVar("T")
+# So many times its deadline a wait may last while there is progress.
+_LONGEST = 3
 _fork = multiprocessing.get_context("fork")
 
 
@@ -42,9 +47,13 @@ class Process:
         gc.collect()
         gc.freeze()
         self._process.start()
-        assert self._process.pid
-        self.pid: int = self._process.pid
+        self.pid = cast(int, self._process.pid)
         guard.register(self.pid)
+
+    @property
+    def node(self) -> str:
+        """The name by which Celery addresses a worker."""
+        return f"celery@{self.argv[self.argv.index('-n') + 1]}"
 
     @property
     def alive(self) -> bool:
@@ -123,10 +132,26 @@ def lives(process: psutil.Process) -> bool:
     return False
 
 
-def wait_until(condition: Callable[[], object], timeout: float, what: str) -> None:
-    """Wait until `condition()` is true; `TimeoutError` with `what` after `timeout` seconds."""
-    until = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > until:
-            raise TimeoutError(f"{what} did not happen within {timeout:g} s")
-        time.sleep(0.01)
+def wait_until(
+    condition: Callable[[], T],
+    timeout: float,
+    what: str,
+    *,
+    progress: Callable[[], object] = lambda: None,
+    pause: Callable[[], object] = lambda: time.sleep(0.01),
+) -> T:
+    """Wait until `condition()` is true and return its value; `TimedOut` with `what` after `timeout` seconds.
+
+    They count from the last time that `progress()` returned something new: a busy machine gets on more slowly, but it
+    gets on. Three times as many are the end in any case.
+    """
+    began = moved = time.monotonic()
+    seen = progress()
+    while not (value := condition()):
+        before, seen = seen, progress()
+        if seen != before:
+            moved = time.monotonic()
+        if time.monotonic() > min(moved + timeout, began + _LONGEST * timeout):
+            raise TimedOut(f"{what} did not happen within {timeout:g} s")
+        pause()
+    return value

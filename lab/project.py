@@ -169,7 +169,6 @@ def point(broker_url: str, cache_url: str | None = None) -> None:
     pools.reset()  # type: ignore[no-untyped-call]
     app._after_fork()
     app.amqp.__dict__.pop("_event_dispatcher", None)
-    app.events.__dict__.pop("default_dispatcher", None)
 
 
 def command(project: Path, program: str) -> list[str]:

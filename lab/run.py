@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -36,6 +37,16 @@ class Run:
         os.chdir("/")
         self.broker.stop()
         self.guard.finish()
+
+
+@contextlib.contextmanager
+def standing(kind: str | None) -> Iterator[Run]:
+    """Start a run as `start` does; it is closed when the context is left."""
+    run = start(kind)
+    try:
+        yield run
+    finally:
+        run.close()
 
 
 def start(kind: str | None) -> Run:

@@ -5,7 +5,7 @@ import json
 import tomllib
 from collections import Counter
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 from lab.errors import LabError
 from lab.paths import BUILD, EXAMPLES
@@ -75,9 +75,8 @@ class Record:
         scratch.replace(_KEPT)
 
     def state(self, mutant: Mutant) -> str:
-        """Return the mutant's state in the score."""
-        found = self.outcome(mutant)
-        assert found
+        """Return the state in the score of a mutant whose outcome is known."""
+        found = cast(Outcome, self.outcome(mutant))
         return EQUIVALENT if found.state == SURVIVED and self.reason(mutant) else found.state
 
     def reason(self, mutant: Mutant) -> str:

@@ -6,11 +6,13 @@ import re
 import signal
 import time
 from dataclasses import dataclass, field
+from typing import cast
 
 import redis
 import requests
 
 from lab import broker, processes, project
+from lab.errors import LabError, TimedOut
 from lab.events import Recorder
 from lab.run import Run
 
@@ -72,7 +74,7 @@ class Stage:
         def ended() -> bool:
             return all(run.started is None or run.ended is not None for run in self.recorder.runs())
 
-        with contextlib.suppress(AssertionError):
+        with contextlib.suppress(TimedOut):
             return bool(self.recorder.wait(ended, _REST, "the end of what still runs"))
         return False
 
@@ -92,6 +94,11 @@ def queue_keys(client: redis.Redis) -> list[str]:
     r"""Return the Redis lists that are Celery's queues: `NAME` for priority 0, `NAME\x06\x16N` for the others."""
     # Replies to remote control wait in lists too; nobody may have fetched the last of them.
     return [key.decode() for key in client.scan_iter(_type="list", count=1000) if b"pidbox" not in key]
+
+
+def _see_alive(process: processes.Process) -> None:
+    if not process.alive:
+        raise LabError(f"{process.name} ended with {process.exitcode}; what it printed:\n{process.output()[-2000:]}")
 
 
 class Stages:
@@ -192,10 +199,12 @@ class Stages:
             self.wait_for(worker)
         if stage.spec.web:
             web = stage.extras[0]
-            processes.wait_until(lambda: _SERVES.search(web.output()) or not web.alive, READY, "the web server")
-            found = _SERVES.search(web.output())
-            assert found, f"{web.name} ended with {web.exitcode}:\n{web.output()[-2000:]}"
-            stage.web_url = found[1]
+
+            def address() -> re.Match[str] | None:
+                _see_alive(web)
+                return _SERVES.search(web.output())
+
+            stage.web_url = cast(re.Match[str], processes.wait_until(address, READY, "the web server's start"))[1]
             # What it imports for its first answer is no part of a claim's response time.
             requests.get(f"{stage.web_url}/static/none", timeout=READY)
 
@@ -203,14 +212,11 @@ class Stages:
         """Wait until `worker` answers a ping."""
         from myauth.celery import app
 
-        node = f"celery@{worker.argv[worker.argv.index('-n') + 1]}"
-
         def answers() -> bool:
-            if not worker.alive:
-                raise AssertionError(f"{worker.name} ended with {worker.exitcode}:\n{worker.output()[-2000:]}")
-            return bool(app.control.ping(destination=[node], timeout=0.25, limit=1))
+            _see_alive(worker)
+            return bool(app.control.ping(destination=[worker.node], timeout=0.25, limit=1))
 
-        processes.wait_until(answers, READY, f"a pong of {node}")
+        processes.wait_until(answers, READY, f"a pong of {worker.node}")
 
     def end(self, stage: Stage) -> None:
         """Tell the stage's processes to stop; they get some seconds, in the background."""

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,17 +32,6 @@ class Outcome:
 
 # Only what is broken takes so long: a busy machine may take its time.
 PATIENCE = 120.0
-
-
-def until(condition: Callable[[], object], what: str, timeout: float = PATIENCE) -> object:
-    """Wait until `condition()` is true and return its value."""
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.05)
-    raise AssertionError(f"{what} did not happen within {timeout:g} s")
 
 
 def slowness() -> float:

@@ -123,7 +123,7 @@ class SiteBed:
             "outcome": outcome,
             "seconds": 0.1,
             "waiting": 0.0,
-            "events": [],
+            "runs": [],
             "charts": charts or {},
         }
         names = ("allianceauth", "celery", "kombu", "django", "celery-once", "python")

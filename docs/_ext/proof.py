@@ -36,6 +36,7 @@ class Claim:
     line: int
     outcome: str
     seconds: float
+    runs: list[dict[str, Any]] = field(repr=False, hash=False)
     charts: dict[str, Any] = field(repr=False, hash=False)
 
     @property
@@ -99,7 +100,7 @@ class Evidence:
         found = {}
         for chapter in chapters():
             for entry in self.chapter(chapter).get("claims", []):
-                given = {name: entry[name] for name in ("test", "line", "outcome", "seconds", "charts")}
+                given = {name: entry[name] for name in ("test", "line", "outcome", "seconds", "runs", "charts")}
                 claim = Claim(chapter=chapter, sentence=entry["claim"], **given)
                 found[claim.key] = claim
         return found

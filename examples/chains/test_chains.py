@@ -47,12 +47,6 @@ CHORDS_WORK = {"conf": {"result_backend": "cache+memory://"}}
 INHERITED = {"conf": {"task_inherit_parent_priority": True}}
 
 
-def lines(lab):
-    """What the tasks logged: level and text, line by line."""
-    found = [line.partition("] ")[2].partition(" [") for line in lab.log_file("extensions.log").splitlines()]
-    return [f"{level} {rest.partition('] ')[2]}" for level, _, rest in found]
-
-
 def ran(lab, name=None):
     """The tasks that started, each as its short name and its end."""
     return [f"{run.name.rpartition('.')[2]} {run.state}" for run in lab.runs(name) if run.started is not None]
@@ -133,13 +127,11 @@ def bars(group, runs, colour):
 )
 def test_a_loop_of_delay_runs_five_at_once(lab):
     """A loop of `.delay()` fills all five threads of the worker: five of the tasks run at once, the sixth waits."""
-    lab.demo("demo_loop.py")
-    six = lab.finished(CORPORATION, 6)
-    done = lines(lab)
+    six = lab.finished(CORPORATION, 6, after="demo_loop.py")
+    done = lab.logged()
     assert sorted(done) == [f"INFO Updated corporation {pk}" for pk in SIX], f"done {done}"
     assert ran(lab, LOOP) == ["update_in_a_loop succeeded"]
-    at_once = held(lab, "demo_loop.py", CORPORATION, 5)
-    assert at_once == "5 run, 1 wait", at_once
+    lab.same(held(lab, "demo_loop.py", CORPORATION, 5), "5 run, 1 wait", "{}")
     tasks = lab.runs(CORPORATION)[6:]
     assert "--concurrency=5" in lab.workers[0].argv
     assert tasks[5].started >= min(task.ended for task in tasks[:5]), "the sixth did not wait"
@@ -151,12 +143,10 @@ def test_a_loop_of_delay_runs_five_at_once(lab):
 @pytest.mark.broken_by(r"starts \[.*0\.0", **AS_A_LOOP)
 def test_a_chain_runs_its_links_in_order_one_at_a_time(lab):
     """A chain runs its links in order and one at a time, although the worker has five threads."""
-    lab.demo()
-    links = lab.finished(CORPORATION, 6)
+    links = lab.finished(CORPORATION, 6, after="demo.py")
     assert "--concurrency=5" in lab.workers[0].argv
     assert ran(lab, CHAIN) == ["update_in_a_chain succeeded"]
-    done = lines(lab)
-    assert done == [f"INFO Updated corporation {pk}" for pk in SIX], f"done {done}"
+    lab.same(lab.logged(), [f"INFO Updated corporation {pk}" for pk in SIX], "done {}")
     between = gaps(links)
     assert min(between) >= 0.24, f"seconds between starts {between}"
     assert [link.parent for link in links[1:]] == [link.id for link in links[:-1]], "a link was not sent by the last"
@@ -193,8 +183,7 @@ def test_all_apps_wait_while_a_loop_fills_the_threads(lab):
 def test_a_task_that_starts_a_chain_does_not_wait_for_it(lab):
     """A task that builds a chain and starts it ends while the chain's first link still runs."""
     with lab.hold(CORPORATION):
-        lab.demo("demo_twice.py")
-        lab.finished(CHAIN, 2, timeout=5)
+        lab.finished(CHAIN, 2, timeout=5, after="demo_twice.py")
         links = lab.started(CORPORATION, 2)
         assert not any(link.ended for link in links), "the links had ended before"
     lab.settle()
@@ -208,8 +197,7 @@ def test_a_task_that_starts_a_chain_does_not_wait_for_it(lab):
 )
 def test_a_chain_started_again_runs_beside_the_first(lab):
     """A chain that is started again while it runs does not wait: both run side by side."""
-    at_once = held(lab, "demo_twice.py", CORPORATION, 2)
-    assert at_once == "2 run, 0 wait", at_once
+    lab.same(held(lab, "demo_twice.py", CORPORATION, 2), "2 run, 0 wait", "{}")
     started = [number(run) for run in lab.runs(CORPORATION)]
     assert sorted(started) == [98000001, 98000001, 98000002, 98000002], f"started {started}"
 
@@ -219,10 +207,8 @@ def test_a_chain_started_again_runs_beside_the_first(lab):
 )
 def test_s_hands_the_result_of_the_link_before_on(lab):
     """A link made with `s()` gets what the link before it returned, as its first argument."""
-    lab.demo("demo_result.py")
-    lab.settle()
-    given = lines(lab)
-    assert given == ["INFO Updated the structures [1035466617946, 1038457641673] of 98000001"], f"given {given}"
+    lab.settle(after="demo_result.py")
+    lab.same(lab.logged(), ["INFO Updated the structures [1035466617946, 1038457641673] of 98000001"], "given {}")
 
 
 @pytest.mark.broken_by(r"update_corporation failed", file="tasks.py", old="corporation.si(", new="corporation.s(")
@@ -234,7 +220,7 @@ def test_si_drops_the_result_of_the_link_before(lab):
     done = sorted(ran(lab))
     expected = ["fetch_structures succeeded", *["update_corporation succeeded"] * 2, "update_wallet succeeded"]
     assert done == expected, f"ran {done}"
-    assert "INFO Updated the wallet of 98000001" in lines(lab)
+    assert "INFO Updated the wallet of 98000001" in lab.logged()
 
 
 @pytest.mark.broken_by(
@@ -245,11 +231,9 @@ def test_si_drops_the_result_of_the_link_before(lab):
 )
 def test_a_link_that_can_not_take_the_result_fails_the_link_before_it(lab):
     """When a link made with `s()` can't take the result, the link before it fails, with its work done; no more runs."""
-    lab.demo("demo_wrong_link.py")
-    lab.settle()
-    done = ran(lab)
-    assert done == ["update_wallet failed"], f"ran {done}"
-    assert lines(lab) == ["INFO Updated the wallet of 98000001"], "the work of the first link was not done"
+    lab.settle(after="demo_wrong_link.py")
+    lab.same(ran(lab), ["update_wallet failed"], "ran {}")
+    assert lab.logged() == ["INFO Updated the wallet of 98000001"], "the work of the first link was not done"
     told = lab.printed(lab.workers[0])
     assert "TypeError('update_wallet() takes 1 positional argument but 2 were given')" in told
 
@@ -257,12 +241,10 @@ def test_a_link_that_can_not_take_the_result_fails_the_link_before_it(lab):
 @pytest.mark.broken_by(r"'update_wallet succeeded', 'update_wallet succeeded'", **NEVER_FAILS)
 def test_a_failed_link_stops_the_rest_of_the_chain(lab):
     """A link that raises ends the chain: the links after it never run, those before it stay done."""
-    lab.demo("demo_failing.py")
-    lab.settle()
-    done = ran(lab, WALLET)
-    assert done == ["update_wallet succeeded", "update_wallet failed"], f"ran {done}"
-    assert lines(lab)[0] == "INFO Updated the wallet of 98000001"
-    assert "INFO Updated the wallet of 98000003" not in lines(lab)
+    lab.settle(after="demo_failing.py")
+    lab.same(ran(lab, WALLET), ["update_wallet succeeded", "update_wallet failed"], "ran {}")
+    assert lab.logged()[0] == "INFO Updated the wallet of 98000001"
+    assert "INFO Updated the wallet of 98000003" not in lab.logged()
 
 
 @pytest.mark.broken_by(r"runs 2 times", file="demo_failing.py", old="note_failure.s()", new="None")
@@ -278,7 +260,7 @@ def test_link_error_of_the_chain_runs_once_with_the_id_of_the_failed_link(lab):
     failed = [run.id for run in lab.runs(WALLET) if run.state == "failed"]
     assert sorted(run.args for run in callbacks) == sorted(f"('{link}',)" for link in failed)
     assert {run.state for run in callbacks} == {"succeeded"}
-    assert lines(lab).count("WARNING A link failed") == 3
+    assert lab.logged().count("WARNING A link failed") == 3
 
 
 @pytest.mark.broken_by(
@@ -289,10 +271,12 @@ def test_link_error_of_the_chain_runs_once_with_the_id_of_the_failed_link(lab):
 )
 def test_link_error_of_a_link_runs_for_that_link_only(lab):
     """`link_error` given to one link (`on_error`) runs when that link fails, not when one before it fails."""
-    lab.demo("demo_link_error.py")
-    lab.settle()
-    done = {number(run): run.state for run in lab.runs(WALLET)}
-    assert done == {98000001: "succeeded", 1000035: "failed", 1000044: "failed"}, f"ran {done}"
+    lab.settle(after="demo_link_error.py")
+    lab.same(
+        {number(run): run.state for run in lab.runs(WALLET)},
+        {98000001: "succeeded", 1000035: "failed", 1000044: "failed"},
+        "ran {}",
+    )
     callbacks = lab.runs(FAILURE)
     assert len(callbacks) == 1, f"it runs {len(callbacks)} times"
     (watched,) = [run for run in lab.runs(WALLET) if "1000035" in run.args]
@@ -307,11 +291,9 @@ def test_link_error_of_a_link_runs_for_that_link_only(lab):
 )
 def test_a_link_error_of_three_arguments_runs_inside_the_failed_link(lab):
     """A `link_error` that takes request, exception and traceback runs inside the failed link, not as a task."""
-    lab.demo("demo_reason.py")
-    lab.settle()
-    done = ran(lab)
-    assert done == ["update_wallet succeeded", "update_wallet failed"], f"ran {done}"
-    assert lines(lab) == [
+    lab.settle(after="demo_reason.py")
+    lab.same(ran(lab), ["update_wallet succeeded", "update_wallet failed"], "ran {}")
+    assert lab.logged() == [
         "INFO Updated the wallet of 98000001",
         "WARNING chains.tasks.update_wallet failed: 1000035 is no corporation of players",
     ]
@@ -367,7 +349,7 @@ def test_a_link_error_made_with_si_needs_no_argument(lab):
     lab.wait(lambda: "update_wallet failed" in ran(lab), "the end of the link", timeout=5)
     lab.settle()
     assert ran(lab) == ["update_wallet failed", "report_end succeeded"]
-    assert lines(lab) == ["INFO All are updated"]
+    assert lab.logged() == ["INFO All are updated"]
 
 
 @pytest.mark.broken_by(
@@ -375,8 +357,7 @@ def test_a_link_error_made_with_si_needs_no_argument(lab):
 )
 def test_a_group_runs_its_tasks_side_by_side(lab):
     """A group works without a result backend: its tasks run side by side, like those of the loop."""
-    at_once = held(lab, "demo_group.py", CORPORATION, 5)
-    assert at_once == "5 run, 1 wait", at_once
+    lab.same(held(lab, "demo_group.py", CORPORATION, 5), "5 run, 1 wait", "{}")
     assert sorted(number(run) for run in lab.runs(CORPORATION)) == SIX
 
 
@@ -385,12 +366,14 @@ def test_a_group_runs_its_tasks_side_by_side(lab):
 )
 def test_a_group_of_chains_runs_the_chains_side_by_side(lab):
     """A group of two chains works without a result backend: two links run at once, each chain in its own order."""
-    at_once = held(lab, "demo_lanes.py", CORPORATION, 2)
-    assert at_once == "2 run, 0 wait", at_once
+    lab.same(held(lab, "demo_lanes.py", CORPORATION, 2), "2 run, 0 wait", "{}")
     runs = lab.runs(CORPORATION)
     ids = {run.id: number(run) for run in runs}
-    before = {number(run): ids.get(run.parent) for run in runs}
-    assert before == dict(zip(SIX, [None, None, *SIX[:4]], strict=True)), f"sent by {before}"
+    lab.same(
+        {number(run): ids.get(run.parent) for run in runs},
+        dict(zip(SIX, [None, None, *SIX[:4]], strict=True)),
+        "sent by {}",
+    )
 
 
 @pytest.mark.broken_by(
@@ -417,11 +400,9 @@ def test_a_chord_raises_at_the_call_and_nothing_is_sent(lab):
 
 
 @pytest.mark.broken_by(r"printed ''", **CHORDS_WORK)
-def test_a_group_followed_by_a_task_is_a_chord_and_raises_too(lab, capsys):
+def test_a_group_followed_by_a_task_is_a_chord_and_raises_too(lab):
     """A group followed by a task raises the same error at the call, also in the middle of a chain; nothing is sent."""
-    lab.demo("demo_group_then_task.py")
-    printed = capsys.readouterr().out
-    assert printed == f"{NO_CHORDS}\n" * 2, f"printed {printed!r}"
+    lab.prints("demo_group_then_task.py", f"{NO_CHORDS}\n" * 2)
     assert_nothing_was_sent(lab)
 
 
@@ -438,24 +419,18 @@ def test_a_group_of_one_followed_by_a_task_works(lab):
         lab.started(WALLET)
         assert not lab.runs(END), "the task that follows did not wait"
     lab.settle()
-    done = ran(lab)
-    assert done == ["update_wallet succeeded", "report_end succeeded"], f"ran {done}"
+    lab.same(ran(lab), ["update_wallet succeeded", "report_end succeeded"], "ran {}")
 
 
 @pytest.mark.broken_by(r"printed 'task.get: None", conf={"result_backend": "rpc://"})
-def test_get_ready_and_state_raise(lab, capsys):
+def test_get_ready_and_state_raise(lab):
     """`.get()`, `.ready()` and `.state` raise `AttributeError` or (`.get()` of a single task) `NotImplementedError`."""
-    lab.demo("demo_asking.py")
-    printed = capsys.readouterr().out
     missing = "AttributeError: 'DisabledBackend' object has no attribute '_get_task_meta_for'"
-    assert printed.splitlines() == [
-        "task.get: NotImplementedError: No result backend is configured.",
-        f"task.ready: {missing}",
-        f"task.state: {missing}",
-        f"chain.get: {missing}",
-        f"chain.ready: {missing}",
-        f"chain.state: {missing}",
-    ], f"printed {printed!r}"
+    lines = [f"{asked}: {missing}" for asked in ("task.ready", "task.state", "chain.get", "chain.ready", "chain.state")]
+    lab.prints(
+        "demo_asking.py",
+        "\n".join(["task.get: NotImplementedError: No result backend is configured.", *lines, ""]),
+    )
     lab.finished(WALLET, 3)
 
 
@@ -466,12 +441,15 @@ def test_priority_and_countdown_of_a_chain_are_for_its_first_link(lab):
     lab.demo("demo_options.py")
     after = time.time()
     lab.finished(OPTIONS, 3)
-    told = lines(lab)
-    assert told == [
-        "INFO Corporation 98000001: priority 7, later",
-        "INFO Corporation 98000002: priority 5, at once",
-        "INFO Corporation 98000003: priority 5, at once",
-    ], f"told {told}"
+    lab.same(
+        lab.logged(),
+        [
+            "INFO Corporation 98000001: priority 7, later",
+            "INFO Corporation 98000002: priority 5, at once",
+            "INFO Corporation 98000003: priority 5, at once",
+        ],
+        "told {}",
+    )
     assert before + 0.5 <= due(lab) <= after + 0.5, f"due at {due(lab)}, sent after {before}"
 
 
@@ -481,22 +459,23 @@ def test_priority_and_countdown_of_a_group_of_chains_are_for_their_first_links(l
     chains = [chain(show_options.si(number), show_options.si(number + 1)) for number in (98000001, 98000003)]
     group(chains).apply_async(priority=7, countdown=0.1)
     lab.finished(OPTIONS, 4)
-    told = sorted(lines(lab))
-    assert told == [
-        "INFO Corporation 98000001: priority 7, later",
-        "INFO Corporation 98000002: priority 5, at once",
-        "INFO Corporation 98000003: priority 7, later",
-        "INFO Corporation 98000004: priority 5, at once",
-    ], f"told {told}"
+    lab.same(
+        sorted(lab.logged()),
+        [
+            "INFO Corporation 98000001: priority 7, later",
+            "INFO Corporation 98000002: priority 5, at once",
+            "INFO Corporation 98000003: priority 7, later",
+            "INFO Corporation 98000004: priority 5, at once",
+        ],
+        "told {}",
+    )
 
 
 @pytest.mark.broken_by(r"98000001: priority 5", file="demo_options_of_links.py", old=".set(priority=7)", new="")
 def test_a_priority_set_on_each_link_is_kept(lab):
     """A priority that is set on each link with `.set(priority=7)` is what each link runs with."""
-    lab.demo("demo_options_of_links.py")
-    lab.finished(OPTIONS, 3)
-    told = lines(lab)
-    assert told == [f"INFO Corporation {pk}: priority 7, at once" for pk in SIX[:3]], f"told {told}"
+    lab.finished(OPTIONS, 3, after="demo_options_of_links.py")
+    lab.same(lab.logged(), [f"INFO Corporation {pk}: priority 7, at once" for pk in SIX[:3]], "told {}")
 
 
 @pytest.mark.broken_by(
@@ -524,9 +503,8 @@ def test_a_retrying_link_holds_the_chain_until_it_succeeds(lab):
     chain(links).apply_async(link_error=note_failure.s())
     lab.settle()
     (contracts,) = lab.runs(CONTRACTS)
-    done = ran(lab)
-    assert done == ["update_wallet succeeded", "update_contracts succeeded", "report_end succeeded"], f"ran {done}"
-    assert lines(lab) == [
+    lab.same(ran(lab), ["update_wallet succeeded", "update_contracts succeeded", "report_end succeeded"], "ran {}")
+    assert lab.logged() == [
         "INFO Updated the wallet of 98000001",
         "INFO Updated the contracts of 98000002",
         "INFO All are updated",
@@ -543,21 +521,17 @@ def test_starmap_is_one_task_that_stops_at_the_first_error(lab):
     """`starmap()` works without a result backend, as one task that calls one after the other and ends at an error."""
     update_wallet.starmap([(98000001,), (1000035,), (98000003,)]).delay()
     lab.settle()
-    done = ran(lab)
-    assert done == ["starmap failed"], f"ran {done}"
-    assert lines(lab) == ["INFO Updated the wallet of 98000001"]
+    lab.same(ran(lab), ["starmap failed"], "ran {}")
+    assert lab.logged() == ["INFO Updated the wallet of 98000001"]
 
 
 @pytest.mark.broken_by(r"the start of 2 x", file="demo_chunks.py", old="], 2)", new="], 4)")
 def test_chunks_are_a_group_of_tasks_that_take_several_objects_each(lab):
     """`chunks()` works without a result backend: one task for every so many objects, side by side."""
-    at_once = held(lab, "demo_chunks.py", STARMAP, 2)
-    assert at_once == "2 run, 0 wait", at_once
-    done = ran(lab)
-    assert done == ["starmap succeeded"] * 2, f"ran {done}"
-    objects = [run.kwargs.count("98000") for run in lab.runs(STARMAP)]
-    assert objects == [2, 2], f"objects for each task: {objects}"
-    assert sorted(lines(lab)) == [f"INFO Updated corporation {pk}" for pk in SIX[:4]]
+    lab.same(held(lab, "demo_chunks.py", STARMAP, 2), "2 run, 0 wait", "{}")
+    lab.same(ran(lab), ["starmap succeeded"] * 2, "ran {}")
+    lab.same([run.kwargs.count("98000") for run in lab.runs(STARMAP)], [2, 2], "objects for each task: {}")
+    assert sorted(lab.logged()) == [f"INFO Updated corporation {pk}" for pk in SIX[:4]]
 
 
 @pytest.mark.workers
@@ -598,8 +572,7 @@ def test_a_chain_of_one_runs_its_link(lab):
 def test_the_message_of_a_chain_carries_all_links_to_come(lab):
     """A chain is one message that carries all links to come: 1,000 of them weigh about 310 KB in Redis."""
     lab.demo("demo_long.py")
-    waiting = lab.waiting()
-    assert waiting == {PRIORITY_5: 1}, f"waits in {waiting}"
+    lab.same(lab.waiting(), {PRIORITY_5: 1}, "waits in {}")
     message = lab.redis.rpop(PRIORITY_5)
     assert 300_000 < len(message) < 320_000, f"{len(message)} bytes for 1000 links"
     (first,), _, after = body(message)
@@ -640,8 +613,7 @@ def test_twice_the_links_make_nearly_four_times_the_traffic(lab):
     half, whole = messages(lab, 50), messages(lab, 100)
     times = sum(map(len, whole)) / sum(map(len, half))
     assert 3.7 < times < 4, f"{times:.2f} times the bytes for twice the links"
-    carried = [len(body(message)[2]["chain"]) for message in whole]
-    assert carried == list(range(99, -1, -1)), f"links carried: {carried}"
+    lab.same([len(body(message)[2]["chain"]) for message in whole], list(range(99, -1, -1)), "links carried: {}")
 
 
 @pytest.mark.workers({"concurrency": 1, "paused": True})
@@ -656,7 +628,7 @@ def test_each_link_queues_behind_what_waits_already(lab):
     lab.demo("demo_backlog.py")
     lab.resume()
     lab.settle()
-    told = lines(lab)
+    told = lab.logged()
     turns = [98000001, 98000011, 98000002, 98000012, 98000003, 98000013]
     assert told == [f"INFO Updated the wallet of {pk}" for pk in turns], f"ran {told}"
 
@@ -673,16 +645,15 @@ def test_a_chain_outlives_a_worker_that_is_stopped(lab):
         worker.signal(signal.SIGTERM)
         lab.wait(lambda: "Warm shutdown" in lab.printed(worker), "the beginning of the worker's stop")
     lab.wait(lambda: not worker.alive, "the end of the worker")
-    waiting = lab.waiting()
-    assert waiting == {PRIORITY_5: 1}, f"waits in {waiting}"
+    lab.same(lab.waiting(), {PRIORITY_5: 1}, "waits in {}")
     # It may take one link more before it sees that it shall stop.
-    ended = len(lines(lab))
-    assert 1 <= ended <= 2, f"it ended {lines(lab)}"
+    ended = len(lab.logged())
+    assert 1 <= ended <= 2, f"it ended {lab.logged()}"
     assert [run.state for run in lab.runs(CORPORATION)] == ["succeeded"] * ended + ["sent"]
     lab.resume(1)
     links = lab.finished(CORPORATION, 6)
     assert [run.worker for run in links] == ["worker_00"] * ended + ["worker_01"] * (6 - ended)
-    assert lines(lab) == [f"INFO Updated corporation {pk}" for pk in SIX]
+    assert lab.logged() == [f"INFO Updated corporation {pk}" for pk in SIX]
 
 
 @pytest.mark.workers({}, {"paused": True})
@@ -690,8 +661,7 @@ def test_a_chain_outlives_a_worker_that_is_stopped(lab):
 def test_a_worker_that_is_killed_takes_the_chain_with_it(lab):
     """A worker that is killed takes its link and the rest of the chain with it: nothing of them is left in Redis."""
     with lab.hold(CORPORATION):
-        lab.demo()
-        lab.finished(CHAIN)
+        lab.finished(CHAIN, after="demo.py")
         lab.started(CORPORATION)
         # It comes from the worker's loop, a moment after the start.
         lab.wait(lambda: not lab.redis.hlen("unacked"), "the acknowledgement of the link", timeout=5)
@@ -700,5 +670,4 @@ def test_a_worker_that_is_killed_takes_the_chain_with_it(lab):
     lab.resume(1)
     update_wallet.delay(98000001)
     lab.finished(WALLET)
-    done = ran(lab)[1:]
-    assert done == ["update_corporation started", "update_wallet succeeded"], f"ran {done}"
+    lab.same(ran(lab)[1:], ["update_corporation started", "update_wallet succeeded"], "ran {}")

@@ -44,8 +44,7 @@ def count_lines(lab, logger):
 def test_delay_puts_one_message_into_the_redis_list_of_priority_five(lab):
     """`.delay()` puts one message into the Redis list `celery` and, unless it is 0, the priority: 5 by default."""
     lab.demo()
-    waiting = lab.waiting()
-    assert waiting == {"celery\x06\x165": 1}, f"the message waits in {waiting}"
+    lab.same(lab.waiting(), {"celery\x06\x165": 1}, "the message waits in {}")
     for priority in (0, 9):
         count_members.apply_async((98000001,), priority=priority)
     assert set(lab.waiting()) == {"celery", "celery\x06\x165", "celery\x06\x169"}
@@ -73,8 +72,7 @@ def test_a_worker_that_starts_later_runs_the_waiting_task_in_its_own_process(lab
     assert sum(waiting.values()) == 1, f"the message waits in {waiting} before the worker starts"
     worker = lab.start_worker()
     lab.finished(COUNT)
-    ran_in = {event["pid"] for event in lab.events if event["type"] == "task-started"}
-    assert ran_in == {worker.pid}, f"it ran in {ran_in}"
+    lab.same({event["pid"] for event in lab.events if event["type"] == "task-started"}, {worker.pid}, "it ran in {}")
     assert lab.waiting() == {}, "the message still waits"
 
 
@@ -87,8 +85,7 @@ def test_a_worker_that_starts_later_runs_the_waiting_task_in_its_own_process(lab
 def test_a_task_is_named_after_its_module_and_its_function(lab):
     """A task's name is the path of its module, a dot and the name of the function."""
     lab.demo()
-    names = [run.name for run in lab.finished()]
-    assert names == [COUNT], f"the task is called {names}"
+    lab.same([run.name for run in lab.finished()], [COUNT], "the task is called {}")
 
 
 @pytest.mark.broken_by(r"the task counted 0", file="tasks.py", old="    roster.count()\n", new="")
@@ -106,8 +103,7 @@ def test_the_work_of_a_slim_task_can_be_done_without_celery(lab):
     EveCharacter.objects.create(character_id=90000002, character_name="Bo Tarkan", **pilot)
     roster.members = 0
     roster.save()
-    lab.demo()
-    lab.finished(COUNT)
+    lab.finished(COUNT, after="demo.py")
     roster.refresh_from_db()
     assert roster.members == 2, f"the task counted {roster.members}"
 
@@ -125,31 +121,29 @@ def test_migrate_makes_the_table_only_from_a_migration(lab):
     call_command("migrate", "first_task", "zero", fake=True, verbosity=0)
     with override_settings(MIGRATION_MODULES={"first_task": None}):
         call_command("migrate", verbosity=0)
-    lab.demo("demo_failing.py")
-    (run,) = lab.finished(COUNT)
+    (run,) = lab.finished(COUNT, after="demo_failing.py")
     assert run.exception == "OperationalError('no such table: first_task_roster')"
     call_command("migrate", verbosity=0)
-    lab.demo("demo_failing.py")
-    lab.finished(COUNT, 2)
-    raised = [run.exception for run in lab.runs()][1]
-    assert raised == "DoesNotExist('Roster matching query does not exist.')", f"the second raised {raised}"
+    lab.finished(COUNT, 2, after="demo_failing.py")
+    lab.same(
+        [run.exception for run in lab.runs()][1],
+        "DoesNotExist('Roster matching query does not exist.')",
+        "the second raised {}",
+    )
     # As the model is now.
     call_command("makemigrations", "first_task", check_changes=True, dry_run=True, verbosity=0)
 
 
 @pytest.mark.broken_by(
-    r"printed [0-9a-f]{8}-",
+    r"printed '[0-9a-f]{8}-",
     file="demo_function.py",
     old="print(count_members(",
     new="print(count_members.delay(",
 )
-def test_called_like_a_function_a_task_runs_in_the_caller(lab, capsys):
+def test_called_like_a_function_a_task_runs_in_the_caller(lab):
     """Called like a function, a task runs in the caller, which gets its return value; no message is sent."""
-    lab.demo("demo_function.py")
-    printed = capsys.readouterr().out
-    assert printed == "0\n", f"the call printed {printed}"
-    lab.demo()
-    (sentinel,) = lab.finished(COUNT)
+    lab.prints("demo_function.py", "0\n")
+    (sentinel,) = lab.finished(COUNT, after="demo.py")
     assert {event["uuid"] for event in lab.events} == {sentinel.id}, "the call sent a message"
 
 
@@ -161,8 +155,7 @@ def test_called_like_a_function_a_task_runs_in_the_caller(lab, capsys):
 )
 def test_a_line_of_the_extension_logger_goes_to_extensions_log(lab):
     """What a task logs with `get_extension_logger` goes to `extensions.log`, and not to `allianceauth.log`."""
-    lab.demo()
-    lab.finished(COUNT)
+    lab.finished(COUNT, after="demo.py")
     line = "] Corporation 98000001 has 0 members in Auth\n"
     extensions = lab.log_file("extensions.log")
     assert extensions.count(line) == 1, f"extensions.log holds {extensions!r}"
@@ -178,8 +171,7 @@ def test_a_line_of_the_extension_logger_goes_to_extensions_log(lab):
 )
 def test_lines_of_the_extension_logger_are_in_extensions_log_and_twice_in_the_workers_log(lab):
     """Info lines and warnings of the extension logger are in `extensions.log`, and twice in the worker's own log."""
-    lab.demo("demo_loggers.py")
-    lab.finished(COMPARE)
+    lab.finished(COMPARE, after="demo_loggers.py")
     found = count_lines(lab, "get_extension_logger")
     both = {"extensions.log": 1, "the worker's log": 2}
     assert (found["info"], found["warning"]) == (both, both), f"found {found}"
@@ -188,10 +180,8 @@ def test_lines_of_the_extension_logger_are_in_extensions_log_and_twice_in_the_wo
 @pytest.mark.broken_by(r"extensions.log", file="loggers.py", old="logger.debug(", new="logger.info(")
 def test_a_debug_line_goes_to_the_workers_log_only(lab):
     """A debug line of the extension logger is in the worker's own log, twice too, and in no log file of Auth."""
-    lab.demo("demo_loggers.py")
-    lab.finished(COMPARE)
-    found = count_lines(lab, "get_extension_logger")["debug"]
-    assert found == {"the worker's log": 2}, f"found in {found}"
+    lab.finished(COMPARE, after="demo_loggers.py")
+    lab.same(count_lines(lab, "get_extension_logger")["debug"], {"the worker's log": 2}, "found in {}")
 
 
 @pytest.mark.broken_by(
@@ -202,8 +192,7 @@ def test_a_debug_line_goes_to_the_workers_log_only(lab):
 )
 def test_info_lines_of_any_other_logger_are_lost(lab):
     """Info lines of `get_task_logger` and `logging.getLogger` are written nowhere: Auth gives its workers no level."""
-    lab.demo("demo_loggers.py")
-    lab.finished(COMPARE)
+    lab.finished(COMPARE, after="demo_loggers.py")
     for logger in ("get_task_logger", "getLogger"):
         found = count_lines(lab, logger)
         assert found["info"] == {}, f"found in {found['info']}"
@@ -219,11 +208,9 @@ def test_info_lines_of_any_other_logger_are_lost(lab):
 )
 def test_warnings_of_other_loggers_go_to_the_workers_log_only(lab):
     """Warnings of `get_task_logger` and `logging.getLogger` are in the worker's own log and in no log file of Auth."""
-    lab.demo("demo_loggers.py")
-    lab.finished(COMPARE)
+    lab.finished(COMPARE, after="demo_loggers.py")
     for logger in ("get_task_logger", "getLogger"):
-        found = count_lines(lab, logger)["warning"]
-        assert found == {"the worker's log": 1}, f"found in {found}"
+        lab.same(count_lines(lab, logger)["warning"], {"the worker's log": 1}, "found in {}")
 
 
 @pytest.mark.broken_by(
@@ -234,11 +221,9 @@ def test_warnings_of_other_loggers_go_to_the_workers_log_only(lab):
 )
 def test_what_a_task_prints_goes_to_the_workers_log_only(lab):
     """What a task prints is in the worker's own log, as a warning, and in no log file of Auth."""
-    lab.demo("demo_loggers.py")
-    lab.finished(COMPARE)
+    lab.finished(COMPARE, after="demo_loggers.py")
     files = {name: lab.log_file(name) for name in ("extensions.log", "allianceauth.log", "mumble_authenticator.log")}
-    found = [name for name, text in files.items() if "a printed line" in text]
-    assert found == [], f"found in {found}"
+    lab.same([name for name, text in files.items() if "a printed line" in text], [], "found in {}")
     (line,) = [line for line in lab.printed(lab.workers[0]).splitlines() if line.endswith("a printed line")]
     assert ": WARNING/" in line
 
@@ -251,10 +236,8 @@ def test_what_a_task_prints_goes_to_the_workers_log_only(lab):
 )
 def test_the_traceback_is_in_the_workers_log_and_in_no_log_file_of_auth(lab):
     """The traceback of a raised exception is in the worker's own log; no log file of Auth gets a line."""
-    lab.demo("demo_failing.py")
-    lab.finished()
-    files = lab.log_file("extensions.log") + lab.log_file("allianceauth.log")
-    assert files == "", f"Auth's log files hold {files!r}"
+    lab.finished(after="demo_failing.py")
+    lab.same(lab.log_file("extensions.log") + lab.log_file("allianceauth.log"), "", "Auth's log files hold {!r}")
     worker = lab.printed(lab.workers[0])
     assert "] raised unexpected: DoesNotExist('Roster matching query does not exist.')\nTraceback (most" in worker
 
@@ -263,8 +246,7 @@ def test_the_traceback_is_in_the_workers_log_and_in_no_log_file_of_auth(lab):
 @pytest.mark.broken_by(r"the task succeeded", file="tasks.py", old="        raise\n", new="        return\n")
 def test_logger_exception_brings_the_traceback_to_extensions_log(lab):
     """A task that calls `logger.exception` and raises again has its traceback in `extensions.log`, and still fails."""
-    lab.demo("demo_telling.py")
-    (run,) = lab.finished("first_task.tasks.count_members_or_tell")
+    (run,) = lab.finished("first_task.tasks.count_members_or_tell", after="demo_telling.py")
     assert run.state == "failed", f"the task {run.state}"
     extensions = lab.log_file("extensions.log")
     expected = "] Can't count the members of corporation 98999999\nTraceback (most recent call last)"
@@ -280,11 +262,9 @@ def test_logger_exception_brings_the_traceback_to_extensions_log(lab):
 def test_a_failed_task_is_not_tried_again(lab):
     """A task that raised is not run again, unless it asks for that, and its worker goes on with the next."""
     lab.demo("demo_failing.py")
-    lab.demo()
-    lab.finished(COUNT, 2)
+    lab.finished(COUNT, 2, after="demo.py")
     lab.settle()
-    starts = [event["type"] for event in lab.events].count("task-started")
-    assert starts == 2, f"{starts} starts"
+    lab.same([event["type"] for event in lab.events].count("task-started"), 2, "{} starts")
     assert sorted(run.state for run in lab.runs()) == ["failed", "succeeded"]
 
 
@@ -300,8 +280,7 @@ def test_neither_a_failure_nor_a_returned_value_is_kept(lab):
     databases = [redis.Redis.from_url(address) for address in addresses]
     before = [set(database.scan_iter()) for database in databases]
     lab.demo()
-    lab.demo("demo_failing.py")
-    lab.finished(COUNT, 2)
+    lab.finished(COUNT, 2, after="demo_failing.py")
     lab.wait(lambda: lab.redis.hlen("unacked") == 0, "the acknowledgement")
     # How queues are bound, and Auth's count of tasks for the dashboard.
     known = ("_kombu.binding", "ALLIANCEAUTH_EVENT_SERIES")
@@ -310,28 +289,22 @@ def test_neither_a_failure_nor_a_returned_value_is_kept(lab):
         for then, database in zip(before, databases, strict=True)
         for key in set(database.scan_iter()) - then
     ]
-    left = [key for key in new if not key.startswith(known)]
-    assert left == [], f"left {left}"
+    lab.same([key for key in new if not key.startswith(known)], [], "left {}")
 
 
 @pytest.mark.broken_by(r"Auth counts 0 failed", **SWALLOW)
 def test_auths_dashboard_counts_the_failure(lab):
     """A raised exception counts as one failed task on the dashboard's task statistics."""
     before = dashboard_results(hours=1).failed
-    lab.demo("demo_failing.py")
-    lab.finished(COUNT)
-    failed = dashboard_results(hours=1).failed - before
-    assert failed == 1, f"Auth counts {failed} failed"
+    lab.finished(COUNT, after="demo_failing.py")
+    lab.same(dashboard_results(hours=1).failed - before, 1, "Auth counts {} failed")
 
 
 @pytest.mark.broken_by(r"printed ''", file="demo_model_argument.py", old="Roster()", new="98000001")
-def test_a_model_instance_as_argument_raises_at_the_call(lab, capsys):
+def test_a_model_instance_as_argument_raises_at_the_call(lab):
     """A model instance as an argument raises `EncodeError` at the call, and nothing is sent: pass its key instead."""
-    lab.demo("demo_model_argument.py")
-    printed = capsys.readouterr().out
-    assert printed == "Object of type Roster is not JSON serializable\n", f"printed {printed!r}"
-    lab.demo()
-    (sentinel,) = lab.finished()
+    lab.prints("demo_model_argument.py", "Object of type Roster is not JSON serializable\n")
+    (sentinel,) = lab.finished(after="demo.py")
     assert {event["uuid"] for event in lab.events} == {sentinel.id}, "the call sent a message"
 
 
@@ -346,8 +319,7 @@ def test_a_model_instance_as_argument_raises_at_the_call(lab, capsys):
 )
 def test_a_datetime_arrives_as_one_but_a_tuple_as_a_list_and_numbers_as_keys_as_text(lab):
     """A datetime arrives as a datetime, but a tuple as a list, and a dictionary's integer keys as strings."""
-    lab.demo("demo_arguments.py")
-    lab.finished("first_task.tasks.show_arguments")
+    lab.finished("first_task.tasks.show_arguments", after="demo_arguments.py")
     lines = lab.log_file("extensions.log").splitlines()
     assert all("] INFO [first_task.tasks:" in line for line in lines)
     arrived = [line.partition("] ")[2].partition("] ")[2] for line in lines]
@@ -361,14 +333,11 @@ def test_a_datetime_arrives_as_one_but_a_tuple_as_a_list_and_numbers_as_keys_as_
     old="@shared_task\ndef count_members(",
     new="@shared_task(typing=False)\ndef count_members(",
 )
-def test_a_missing_argument_raises_at_the_call(lab, capsys):
+def test_a_missing_argument_raises_at_the_call(lab):
     """A missing argument raises `TypeError` where `.delay()` is called, and nothing is sent."""
-    lab.demo("demo_missing_argument.py")
-    printed = capsys.readouterr().out
     expected = "count_members() missing 1 required positional argument: 'corporation_id'\n"
-    assert printed == expected, f"printed {printed!r}"
-    lab.demo()
-    (sentinel,) = lab.finished()
+    lab.prints("demo_missing_argument.py", expected)
+    (sentinel,) = lab.finished(after="demo.py")
     assert {event["uuid"] for event in lab.events} == {sentinel.id}, "the call sent a message"
 
 
@@ -378,8 +347,7 @@ def test_a_missing_argument_raises_at_the_call(lab, capsys):
 def test_a_message_for_a_name_that_is_gone_is_discarded(lab):
     """A message whose task was renamed or removed is thrown away, with an error in the worker's own log only."""
     before = dashboard_results(hours=1).failed
-    lab.demo("demo_renamed.py")
-    (run,) = lab.finished()
+    (run,) = lab.finished(after="demo_renamed.py")
     assert run.state == "failed", f"it {run.state}"
     assert (run.args, run.exception) == ("[98000001]", "NotRegistered('first_task.tasks.count_pilots')")
     worker = lab.printed(lab.workers[0])
@@ -409,6 +377,5 @@ def test_a_task_outside_tasks_py_is_unknown_to_the_worker(lab, caplog):
 @pytest.mark.broken_by(r"raised NotRegistered", file="tasks.py", old="from .loggers import compare_loggers\n", new="")
 def test_a_task_outside_tasks_py_is_known_to_the_worker_where_tasks_py_imports_it(lab):
     """A task in another module runs where `tasks.py`, which is loaded at the worker's start, imports it."""
-    lab.demo("demo_loggers.py")
-    (run,) = lab.finished()
+    (run,) = lab.finished(after="demo_loggers.py")
     assert (run.name, run.state) == (COMPARE, "succeeded"), f"it raised {run.exception}"

@@ -103,6 +103,12 @@ def known_to_beat(name, entry, **columns):
     PeriodicTask.objects.filter(name=name).update(**{"last_run_at": now() - TWO_DAYS, **columns})
 
 
+def all_known_to_beat(entries, **columns):
+    """Write the rows of several entries, as `known_to_beat` does."""
+    for name, entry in entries.items():
+        known_to_beat(name, entry, **columns)
+
+
 def never_run(name, entry, changed):
     """Write the row of an entry that has never run and was last saved at `changed`."""
     known_to_beat(name, entry, last_run_at=None, date_changed=changed)
@@ -132,11 +138,16 @@ def messages(lab):
 
 @pytest.fixture
 def beat(lab):
-    """Start beat on the given entries and no others: Alliance Auth's own are none of a claim's business."""
+    """Start beat on the given entries and no others: Alliance Auth's own are none of a claim's business.
+
+    Their rows can be there as those of entries that are `known` to beat and due.
+    """
     before = current_app.conf.beat_schedule
     started = []
 
-    def start(entries):
+    def start(entries, *, known=False):
+        if known:
+            all_known_to_beat(entries)
         current_app.conf.beat_schedule = entries
         started.append(lab.start_beat())
         return started[-1]
@@ -167,8 +178,7 @@ def told():
 def test_the_task_can_be_started_by_hand(lab):
     """The task of an entry is a normal task, which you can start by hand."""
     people()
-    lab.demo()
-    (run,) = lab.finished(REMIND, timeout=4)
+    (run,) = lab.finished(REMIND, timeout=4, after="demo.py")
     assert run.state == "succeeded"
     assert told() == [(name, "warning", TITLE) for name in WITHOUT_MAIN], f"told {told()}"
     assert re.search(r"INFO \[periodic_tasks.tasks:\d+\] Reminded 2 users", lab.log_file("extensions.log"))
@@ -193,8 +203,7 @@ def test_beat_sends_the_entry_when_it_is_due_and_a_worker_runs_it(lab, beat):
 def test_the_first_entry_is_due_every_day_at_a_quarter_past_eleven(lab):
     """The first entry of `local.py` is due once a day, at 11:15 UTC."""
     known_to_beat(NAME, current_app.conf.beat_schedule[NAME])
-    due = runs_of_a_day(row().schedule)
-    assert due == ["11:15"], f"due at {due}"
+    lab.same(runs_of_a_day(row().schedule), ["11:15"], "due at {}")
 
 
 @pytest.mark.broken_by(
@@ -209,8 +218,7 @@ def test_an_entry_may_have_any_name_but_one_name_is_one_entry(lab, beat):
     name = "Any name: with spaces, Ünïcode, 100 %"
     known_to_beat(name, titled("first"))
     beat({name: titled("second"), "rest": titled("rest") | AT_ONCE})
-    sent = all_sent(lab, "rest")
-    assert sent == ["second", "rest"], f"sent: {sent}"
+    lab.same(all_sent(lab, "rest"), ["second", "rest"], "sent: {}")
 
 
 @pytest.mark.broken_by(
@@ -223,12 +231,13 @@ def test_the_task_of_an_entry_is_its_full_path_and_no_part_of_it(lab, beat):
     """An entry's task is found by its full path; its name alone, or with a part of the path, is no task."""
     tasks = {"path": REMIND, "name": REMIND.rpartition(".")[2], "part": REMIND.partition(".")[2]}
     entries = {name: titled(name) | {"task": task} for name, task in tasks.items()}
-    for name, entry in entries.items():
-        known_to_beat(name, entry)
-    beat(entries)
+    beat(entries, known=True)
     lab.finished(count=3)
-    ended = {name: run.state for name, task in tasks.items() for run in lab.runs(task)}
-    assert ended == {"path": "succeeded", "name": "failed", "part": "failed"}, f"ended as {ended}"
+    lab.same(
+        {name: run.state for name, task in tasks.items() for run in lab.runs(task)},
+        {"path": "succeeded", "name": "failed", "part": "failed"},
+        "ended as {}",
+    )
 
 
 @pytest.mark.broken_by(
@@ -241,11 +250,8 @@ def test_the_task_of_an_entry_is_its_full_path_and_no_part_of_it(lab, beat):
 def test_a_schedule_is_a_crontab_or_a_timedelta(lab, beat):
     """An entry's schedule may be a crontab or a timedelta: both are stored, and sent when they are due."""
     entries = {"crontab": titled("crontab"), "timedelta": titled("timedelta", HOUR)}
-    for name, entry in entries.items():
-        known_to_beat(name, entry)
-    beat(entries)
-    sent = all_sent(lab, "timedelta")
-    assert sent == ["crontab", "timedelta"], f"sent: {sent}"
+    beat(entries, known=True)
+    lab.same(all_sent(lab, "timedelta"), ["crontab", "timedelta"], "sent: {}")
     assert (row("crontab").crontab.hour, row("crontab").interval) == ("*", None)
     assert (row("timedelta").crontab, row("timedelta").schedule.run_every) == (None, HOUR)
 
@@ -261,8 +267,7 @@ def test_the_task_gets_the_kwargs_of_its_entry(lab, beat):
     """The task gets the `kwargs` of its entry as its arguments."""
     people()
     entries = {NAME: titled("From the settings")}
-    known_to_beat(NAME, entries[NAME])
-    beat(entries)
+    beat(entries, known=True)
     lab.finished()
     assert told() == [(name, "warning", "From the settings") for name in WITHOUT_MAIN], f"told {told()}"
 
@@ -274,9 +279,10 @@ def test_the_entry_becomes_a_row_in_the_database_when_beat_starts(lab, beat):
     assert not PeriodicTask.objects.filter(name__in=names).exists()
     beat({name: current_app.conf.beat_schedule[name] for name in names})
     lab.wait(lambda: row(MARKET), "the row of the last entry", timeout=4)
-    written = [(row(name).task, row(name).crontab.hour, row(name).crontab.minute, row(name).kwargs) for name in names]
-    assert written == [(REMIND, "11", "15", "{}"), (UPDATE_MARKET, "*", "20,50", '{"region": "The Forge"}')], (
-        f"the rows say {written}"
+    lab.same(
+        [(row(name).task, row(name).crontab.hour, row(name).crontab.minute, row(name).kwargs) for name in names],
+        [(REMIND, "11", "15", "{}"), (UPDATE_MARKET, "*", "20,50", '{"region": "The Forge"}')],
+        "the rows say {}",
     )
     client = Client(SERVER_NAME="127.0.0.1")
     client.force_login(User.objects.create_superuser("Admin"))
@@ -290,8 +296,7 @@ def test_the_row_counts_what_beat_sends_while_the_log_says_nothing(lab, beat):
     """The row counts the runs and keeps the time of the last; beat's log does not name what it sends."""
     began = now()
     entries = {NAME: titled("told")}
-    known_to_beat(NAME, entries[NAME])
-    process = beat(entries)
+    process = beat(entries, known=True)
     lab.wait(lambda: row().last_run_at > began, "a new time of the last run in the row", timeout=4)
     assert row().total_run_count == 1, f"the row counts {row().total_run_count}"
     log = lab.printed(process)
@@ -304,13 +309,10 @@ def test_the_row_counts_what_beat_sends_while_the_log_says_nothing(lab, beat):
 def test_the_row_is_up_to_three_minutes_late_until_beat_stops(lab, beat):
     """Beat writes its first run at once, later ones every three minutes, and the rest when it is stopped."""
     entries = {name: titled(name) for name in ("first", "later")}
-    for name, entry in entries.items():
-        known_to_beat(name, entry)
-    process = beat(entries)
+    process = beat(entries, known=True)
     assert all_sent(lab, "later") == ["first", "later"]
     lab.wait(lambda: row("first").total_run_count == 1, "a count in the first row")
-    counts = {name: row(name).total_run_count for name in entries}
-    assert counts == {"first": 1, "later": 0}, f"the rows count {counts}"
+    lab.same({name: row(name).total_run_count for name in entries}, {"first": 1, "later": 0}, "the rows count {}")
     assert OffsetDatabaseScheduler.sync_every == 180
     lab.stop(process)
     assert row("later").total_run_count == 1
@@ -324,8 +326,7 @@ def test_an_entry_taken_out_of_the_settings_stays_in_the_database_and_is_still_s
     lab.kill(process)
     PeriodicTask.objects.filter(name__in=[NAME, "gone"]).update(last_run_at=now() - TWO_DAYS)
     beat({"renamed": titled("renamed"), "rest": titled("rest") | AT_ONCE})
-    sent = all_sent(lab, "rest")
-    assert sent == ["as before", "gone", "rest"], f"sent: {sent}"
+    lab.same(all_sent(lab, "rest"), ["as before", "gone", "rest"], "sent: {}")
     assert row().enabled, "the row was disabled"
 
 
@@ -337,8 +338,7 @@ def test_deleting_the_row_ends_an_entry_that_is_not_in_the_settings(lab, beat):
     known_to_beat("rest", rest["rest"])
     lab.demo("demo_forget.py")
     beat(rest)
-    sent = all_sent(lab, "rest")
-    assert sent == ["rest"], f"sent: {sent}"
+    lab.same(all_sent(lab, "rest"), ["rest"], "sent: {}")
 
 
 @pytest.mark.broken_by("the row of the entry", conf=NO_ROWS)
@@ -368,8 +368,11 @@ def test_the_settings_win_over_an_edit_in_the_admin_when_beat_starts(lab, beat):
     beat(entries)
     (run,) = lab.finished()
     assert (run.name, title(run.kwargs)) == (REMIND, "settings"), f"sent: {run.name} {run.kwargs}"
-    written = (row().task, row().crontab.day_of_month, row().kwargs)
-    assert written == (REMIND, "*", '{"title": "settings"}'), f"the row says {written}"
+    lab.same(
+        (row().task, row().crontab.day_of_month, row().kwargs),
+        (REMIND, "*", '{"title": "settings"}'),
+        "the row says {}",
+    )
 
 
 @pytest.mark.broken_by("sent:", file="local.py", old="minute=15),", new='minute=15),\n    "enabled": True,')
@@ -379,8 +382,7 @@ def test_an_entry_disabled_in_the_admin_stays_disabled_when_beat_starts(lab, bea
     known_to_beat(NAME, entries[NAME], enabled=False)
     known_to_beat("rest", entries["rest"])
     beat(entries)
-    sent = all_sent(lab, "rest")
-    assert sent == ["rest"], f"sent: {sent}"
+    lab.same(all_sent(lab, "rest"), ["rest"], "sent: {}")
     assert not row().enabled
 
 
@@ -413,8 +415,7 @@ def sent_by_the_clock_of(lab, beat):
         for app in ("of one app", "of another")
         for zone, clock in clocks.items()
     }
-    for name, entry in entries.items():
-        known_to_beat(name, entry, last_run_at=utc - MINUTE)
+    all_known_to_beat(entries, last_run_at=utc - MINUTE)
     rest = {"rest": titled("rest")}
     known_to_beat("rest", rest["rest"])
     beat(entries | rest)
@@ -425,8 +426,7 @@ def sent_by_the_clock_of(lab, beat):
 def test_an_hour_in_a_crontab_is_an_hour_of_utc(lab, beat, server_in_tokyo):
     """An hour in a crontab is an hour of UTC, which is EVE time, whatever the time zone of the server."""
     assert time.tzname[0] == "JST"
-    sent = sent_by_the_clock_of(lab, beat)
-    assert sent == ["UTC", "UTC", "rest"], f"sent: {sent}"
+    lab.same(sent_by_the_clock_of(lab, beat), ["UTC", "UTC", "rest"], "sent: {}")
 
 
 @pytest.mark.broken_by(
@@ -437,8 +437,7 @@ def test_an_hour_in_a_crontab_is_an_hour_of_utc(lab, beat, server_in_tokyo):
 )
 def test_the_setting_celery_timezone_moves_the_hours_of_every_entry(lab, beat, celery_in_tokyo):
     """`CELERY_TIMEZONE` moves the hours of all entries of an installation, whichever app they are of."""
-    sent = sent_by_the_clock_of(lab, beat)
-    assert sent == ["Tokyo", "Tokyo", "rest"], f"sent: {sent}"
+    lab.same(sent_by_the_clock_of(lab, beat), ["Tokyo", "Tokyo", "rest"], "sent: {}")
 
 
 @pytest.mark.broken_by("ended as succeeded", file="tasks.py", old="def remind_users_", new="def remind_user_")
@@ -498,8 +497,7 @@ def test_a_row_that_the_settings_do_not_hold_counts_from_its_last_change_until_i
         never_run(f"old {kind}", titled(f"old {kind}", schedule), now() - TWO_DAYS)
     known_to_beat("rest", titled("rest"))
     beat({})
-    sent = all_sent(lab, "rest")
-    assert sent == ["old crontab", "old interval", "rest"], f"sent: {sent}"
+    lab.same(all_sent(lab, "rest"), ["old crontab", "old interval", "rest"], "sent: {}")
 
 
 @pytest.mark.broken_by(
@@ -527,13 +525,10 @@ def test_beat_makes_up_for_missed_runs_with_a_single_one(lab, beat):
     """When beat was down over several times of an entry of the settings, it sends the entry once when it is back."""
     missed = {"hourly": hourly(), "daily": daily(12), "interval": HOUR}
     entries = {name: titled(name, schedule) for name, schedule in missed.items()} | {"rest": titled("rest", SECOND)}
-    for name, entry in entries.items():
-        known_to_beat(name, entry)
-    beat(entries)
+    beat(entries, known=True)
     # The second one is sent a second later: time enough for more of the others.
     lab.wait(lambda: titles(lab.runs()).count("rest") == 2, "two runs of the rest")
-    count = {name: titles(lab.runs()).count(name) for name in missed}
-    assert count == dict.fromkeys(missed, 1), f"sent {count}"
+    lab.same({name: titles(lab.runs()).count(name) for name in missed}, dict.fromkeys(missed, 1), "sent {}")
 
 
 @pytest.mark.broken_by(
@@ -542,9 +537,8 @@ def test_beat_makes_up_for_missed_runs_with_a_single_one(lab, beat):
 def test_a_run_that_takes_longer_than_its_interval_overlaps_with_the_next(lab, beat):
     """Beat does not wait for the last run: one that takes longer than the interval overlaps with the next."""
     entries = {NAME: titled("long", SECOND)}
-    known_to_beat(NAME, entries[NAME])
     with lab.hold(REMIND):
-        process = beat(entries)
+        process = beat(entries, known=True)
         first, second = lab.started(REMIND, 2, timeout=5)[:2]
         assert first.ended is None
         assert second.ended is None
@@ -556,10 +550,8 @@ def test_a_run_that_takes_longer_than_its_interval_overlaps_with_the_next(lab, b
 def test_a_queue_once_task_is_not_sent_again_while_its_last_run_lasts(lab, beat):
     """A task with AA's QueueOnce is not sent again while its last run lasts; beat sends it when that has ended."""
     entries = {MARKET: current_app.conf.beat_schedule[MARKET] | {"schedule": SECOND}, "rest": titled("rest", SECOND)}
-    for name, entry in entries.items():
-        known_to_beat(name, entry)
     with lab.hold(UPDATE_MARKET):
-        beat(entries)
+        beat(entries, known=True)
         lab.finished(REMIND, 2)
         runs = lab.runs(UPDATE_MARKET)
         assert len(runs) == 1, f"{len(runs) - 1} more started while the first run lasted"
@@ -583,16 +575,17 @@ def test_a_worker_throws_away_what_has_expired(lab, beat):
     market = current_app.conf.beat_schedule[MARKET]
     late = {"kwargs": {"region": "Domain"}, "options": market["options"] | {"expire_seconds": 1}}
     entries = {"late": market | late | {"schedule": hourly()}, MARKET: market | {"schedule": hourly()}}
-    for name, entry in entries.items():
-        known_to_beat(name, entry)
-    process = beat(entries)
+    process = beat(entries, known=True)
     lab.wait(lambda: len(messages(lab)) == 2, "two messages")
     lab.kill(process)
     expires = {headers["periodic_task_name"]: headers["expires"] for _, headers in messages(lab)}
     lab.wait(lambda: now() > dt.datetime.fromisoformat(expires["late"]), "the end of the second")
     lab.resume()
-    ended = {run.kwargs: run.state for run in lab.finished(UPDATE_MARKET, 2)}
-    assert ended == {"{'region': 'Domain'}": "revoked", "{'region': 'The Forge'}": "succeeded"}, f"ended as {ended}"
+    lab.same(
+        {run.kwargs: run.state for run in lab.finished(UPDATE_MARKET, 2)},
+        {"{'region': 'Domain'}": "revoked", "{'region': 'The Forge'}": "succeeded"},
+        "ended as {}",
+    )
 
 
 @pytest.mark.workers
@@ -603,9 +596,7 @@ def test_of_the_options_priority_and_expire_seconds_count_and_expires_does_not(l
     others = {"kwargs": {"region": "Domain"}, "options": {"expires": 1800, "countdown": 60}}
     entries = {MARKET: market, "others": market | others}
     began = now()
-    for name, entry in entries.items():
-        known_to_beat(name, entry)
-    process = beat(entries)
+    process = beat(entries, known=True)
     found = lab.wait(lambda: len(both := by_kwargs(lab)) == 2 and both, "two messages")
     key, headers = found["{'region': 'Domain'}"]
     assert (key, headers["expires"], headers["eta"]) == ("celery\x06\x165", None, None), "not dropped"
@@ -694,16 +685,15 @@ def test_auth_itself_has_six_entries_and_the_offset_shifts_four_of_them(lab):
 
 @pytest.mark.workers
 @pytest.mark.broken_by(
-    r"runs a day: 1\b",
+    r"printed '1 runs a day",
     file="demo_minutes.py",
     old="from celery.schedules import crontab\n",
     new="import functools\n\nfrom celery import schedules\n\n"
     "crontab = functools.partial(schedules.crontab, minute=0)\n",
 )
-def test_a_crontab_with_an_hour_and_no_minute_runs_sixty_times(lab, capsys):
+def test_a_crontab_with_an_hour_and_no_minute_runs_sixty_times(lab):
     """A crontab runs every minute; with an hour and no minute, in every minute of that hour: sixty times a day."""
-    shown = lab.demo("demo_minutes.py")
-    printed = capsys.readouterr().out
+    shown = lab.prints("demo_minutes.py", "60 runs a day without a minute, 1 with one\n")
     due = {}
     for name, schedule in {
         "every": shown["crontab"](),
@@ -716,4 +706,3 @@ def test_a_crontab_with_an_hour_and_no_minute_runs_sixty_times(lab, capsys):
     assert due["careless"] == [f"11:{minute:02d}" for minute in range(60)]
     assert due["careful"] == ["11:15"]
     assert len(due["every"]) == 24 * 60
-    assert printed == "60 runs a day without a minute, 1 with one\n", f"printed {printed!r}"

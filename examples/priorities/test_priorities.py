@@ -53,15 +53,9 @@ def named(lab):
     return [priority for _, _, priority, _ in messages(lab)]
 
 
-def logged(lab):
-    """Return the lines that the tasks logged, with their level."""
-    found = re.findall(r"^\[.*?\] (\w+) \[.*?\] (.*)$", lab.log_file("extensions.log"), re.MULTILINE)
-    return [" ".join(line) for line in found]
-
-
 def arrived(lab, skip=0):
     """Return the priorities with which the tasks say that they came, by the numbers that they name."""
-    found = [re.fullmatch(r"INFO \w+ of (\d+)\b.* with priority (-?\d+)", line) for line in logged(lab)[skip:]]
+    found = [re.fullmatch(r"INFO \w+ of (\d+)\b.* with priority (-?\d+)", line) for line in lab.logged()[skip:]]
     return [int(line[2]) for line in sorted(filter(None, found), key=lambda line: int(line[1]))]
 
 
@@ -142,14 +136,12 @@ def test_each_priority_has_a_redis_list_of_its_own(lab):
 
 @pytest.mark.workers
 @pytest.mark.broken_by(r"printed ''", file="tasks.py", old="with_fittings=False", new="with_fittings=False, **options")
-def test_delay_cannot_take_a_priority(lab, capsys):
+def test_delay_cannot_take_a_priority(lab):
     """`delay(…, priority=3)` hands the priority to the function.
 
     Where that has no argument of the name, the call raises TypeError, and nothing is sent.
     """
-    lab.demo("demo_delay.py")
-    printed = capsys.readouterr().out
-    assert printed == "update_structure() got an unexpected keyword argument 'priority'\n", f"it printed {printed!r}"
+    lab.prints("demo_delay.py", "update_structure() got an unexpected keyword argument 'priority'\n")
     assert lab.waiting() == {}, "something was sent"
 
 
@@ -207,8 +199,11 @@ def test_celery_will_drop_the_priority_of_the_decorator(lab):
 def test_a_group_gives_its_priority_to_each_of_its_tasks(lab):
     """A group of tasks gives its priority to each of them, also to one whose signature names another."""
     signatures = lab.demo("demo_group.py")["signatures"]
-    given = [(signature.immutable, signature.options.get("priority")) for signature in signatures]
-    assert given == [(True, None), (True, 2)], f"the signatures are {given}"
+    lab.same(
+        [(signature.immutable, signature.options.get("priority")) for signature in signatures],
+        [(True, None), (True, 2)],
+        "the signatures are {}",
+    )
     assert lab.waiting() == {LOW + "7": 2}, f"it waits in {lab.waiting()}"
 
 
@@ -276,24 +271,21 @@ def test_each_round_of_a_fleet_sends_the_next_with_priority_one(lab):
 @pytest.mark.broken_by(r"came with \[5, 7\]", file="tasks.py", old="bind=True, priority=3", new="bind=True")
 def test_apply_async_overrides_the_priority_of_the_decorator(lab):
     """`@shared_task(priority=3)` gives each start priority 3, with `delay()` too; `apply_async` overrides it."""
-    lab.demo("demo_decorator.py")
-    lab.finished("priorities.tasks.update_timers", 2)
+    lab.finished("priorities.tasks.update_timers", 2, after="demo_decorator.py")
     assert arrived(lab) == [3, 7], f"they came with {arrived(lab)}"
 
 
 @pytest.mark.broken_by(r"came with \[7, 7, 7\]", conf={"task_inherit_parent_priority": True})
 def test_a_chain_gives_its_priority_to_its_first_link_only(lab):
     """`chain(…).apply_async(priority=7)` is for the first link only: all others run with the default."""
-    lab.demo("demo_chain.py")
-    lab.finished(MEMBERS, 3)
+    lab.finished(MEMBERS, 3, after="demo_chain.py")
     assert arrived(lab) == [7, 5, 5], f"the links came with {arrived(lab)}"
 
 
 @pytest.mark.broken_by(r"came with \[7, 7, 7, 7\]", conf={"task_inherit_parent_priority": True})
 def test_a_group_of_chains_gives_its_priority_to_the_first_link_of_each(lab):
     """A group of chains gives its priority to the first link of each chain only: all others run with the default."""
-    lab.demo("demo_group_of_chains.py")
-    lab.finished(MEMBERS, 4)
+    lab.finished(MEMBERS, 4, after="demo_group_of_chains.py")
     assert arrived(lab) == [7, 5, 7, 5], f"the links came with {arrived(lab)}"
 
 
@@ -305,16 +297,14 @@ def test_a_group_of_chains_gives_its_priority_to_the_first_link_of_each(lab):
 )
 def test_a_link_keeps_the_priority_of_its_signature(lab):
     """A link whose signature has a priority, `.si(…).set(priority=7)`, runs with it."""
-    lab.demo("demo_links.py")
-    lab.finished(MEMBERS, 3)
+    lab.finished(MEMBERS, 3, after="demo_links.py")
     assert arrived(lab) == [7, 7, 7], f"the links came with {arrived(lab)}"
 
 
 @pytest.mark.broken_by(r"came with \[7, 7, 7\]", conf={"task_inherit_parent_priority": True})
 def test_a_priority_on_the_chain_replaces_that_of_the_first_signature(lab):
     """Where chain and signatures name a priority, the chain's counts for the first link, theirs for the others."""
-    lab.demo("demo_both.py")
-    lab.finished(MEMBERS, 3)
+    lab.finished(MEMBERS, 3, after="demo_both.py")
     assert arrived(lab) == [7, 2, 2], f"the links came with {arrived(lab)}"
 
 
@@ -326,8 +316,7 @@ def test_a_priority_on_the_chain_replaces_that_of_the_first_signature(lab):
 )
 def test_a_task_started_inside_a_task_gets_the_default(lab):
     """What a task with priority 7 starts does not inherit that: it gets the default."""
-    lab.demo("demo_inside.py")
-    lab.finished(MEMBERS, 2)
+    lab.finished(MEMBERS, 2, after="demo_inside.py")
     assert arrived(lab) == [7, 5, 5], f"they came with {arrived(lab)}"
 
 
@@ -339,8 +328,7 @@ def test_a_task_started_inside_a_task_gets_the_default(lab):
 )
 def test_a_task_can_hand_its_own_priority_on(lab):
     """A bound task finds its priority in `self.request.delivery_info` and can hand it on."""
-    lab.demo("demo_handed_on.py")
-    lab.finished(MEMBERS, 2)
+    lab.finished(MEMBERS, 2, after="demo_handed_on.py")
     assert arrived(lab) == [7, 7], f"they came with {arrived(lab)}"
 
 
@@ -352,8 +340,7 @@ def test_a_task_can_hand_its_own_priority_on(lab):
 )
 def test_a_retry_keeps_the_priority(lab):
     """A task that `autoretry_for` tries again comes back with the priority with which it was started."""
-    lab.demo("demo_retry.py")
-    lab.settle()
+    lab.settle(after="demo_retry.py")
     assert arrived(lab) == [7, 7], f"the attempts came with {arrived(lab)}"
     due, began, retried = due_at(lab), at(lab, "task-started"), at(lab, "task-retried")
     assert due - retried <= 0.2 <= due - began, f"it is due {due - began:.2f} s after its start"
@@ -385,8 +372,11 @@ def test_with_acks_late_the_worker_holds_only_what_it_runs(lab):
     late = lab.runs(ASSETS_ACKS_LATE)
     first = short(before(attack, late))
     assert not first, f"it goes after {first}, which had not begun"
-    done = sorted(line for line in logged(lab) if "assets" in line)
-    assert done == [f"INFO Updated the assets of {90000001 + number}" for number in range(8)], f"logged {done}"
+    lab.same(
+        sorted(line for line in lab.logged() if "assets" in line),
+        [f"INFO Updated the assets of {90000001 + number}" for number in range(8)],
+        "logged {}",
+    )
     assert attacks == {LOW + "1": 1, LOW + "9": 3}, f"beside those that ran {attacks} waited"
 
 
@@ -397,10 +387,8 @@ def test_beside_ordinary_tasks_a_worker_holds_tasks_with_acks_late_too(lab):
     These go before an urgent one: three where three ordinary tasks run.
     """
     with lab.hold(ASSETS), lab.hold(ASSETS_ACKS_LATE):
-        for number in range(3):
-            tasks.update_assets.delay(90000001 + number)
-        for number in range(2):
-            tasks.update_assets_acks_late.delay(90000004 + number)
+        lab.send(tasks.update_assets, 3, 90000001)
+        lab.send(tasks.update_assets_acks_late, 2, 90000004)
         lab.wait(lambda: sum(run.started is not None for run in lab.runs()) == 5, "the start of five")
         lab.demo("demo_busy_acks_late.py")
         let_them_take(lab, 8)
@@ -431,8 +419,8 @@ def test_an_urgent_task_waits_behind_ten_that_the_worker_holds(lab):
     early = min(run.ended for run in first) - attack.started
     assert early <= 0, f"it started {early} s before the end of the first of them"
     assert waiting == {LOW + "1": 1, LOW + "9": 2}, f"outside the worker {waiting} waited"
-    assert "WARNING Structure 1035466617946 is under attack" in logged(lab), f"logged {logged(lab)}"
-    assert "INFO Updated the assets of 90000012" in logged(lab), f"logged {logged(lab)}"
+    assert "WARNING Structure 1035466617946 is under attack" in lab.logged(), f"logged {lab.logged()}"
+    assert "INFO Updated the assets of 90000012" in lab.logged(), f"logged {lab.logged()}"
     assert current_app.conf.worker_prefetch_multiplier == 1
 
 
@@ -440,8 +428,7 @@ def test_an_urgent_task_waits_behind_ten_that_the_worker_holds(lab):
 def test_a_countdown_that_ends_overtakes_what_waits_in_redis(lab):
     """A worker keeps a task with a countdown or an eta itself; when due, it overtakes more urgent tasks in Redis."""
     with lab.hold(ASSETS):
-        for number in range(5):
-            tasks.update_assets.delay(90000031 + number)
+        lab.send(tasks.update_assets, 5, 90000031)
         lab.started(ASSETS, 5)
         began = time.time()
         eta = datetime.fromtimestamp(began + 0.45, UTC)
@@ -467,13 +454,11 @@ def test_a_countdown_that_ends_overtakes_what_waits_in_redis(lab):
 def test_a_busy_worker_takes_zero_first_and_nine_last(lab):
     """A worker of five threads, too, takes 0 first of the tasks that wait, then 1, and 9 last."""
     with lab.hold(ASSETS):
-        for number in range(10):
-            tasks.update_assets.delay(90000001 + number)
+        lab.send(tasks.update_assets, 10, 90000001)
         let_them_take(lab, 10)
         lab.demo("demo_ten.py")
     lab.settle()
-    order = short(fetched(lab.runs(STRUCTURE)))
-    assert order == list(range(10)), f"they were taken in the order {order}"
+    lab.same(short(fetched(lab.runs(STRUCTURE))), list(range(10)), "they were taken in the order {}")
 
 
 @pytest.mark.broken_by(
@@ -488,14 +473,12 @@ def test_with_five_threads_a_later_task_may_end_first(lab):
     """A worker of five threads takes tasks of the same priority in order, but one that was sent later may end first."""
     with lab.hold(ASSETS):
         tasks.update_assets.apply_async(args=[90000000], priority=8)
-        for number in range(1, 9):
-            tasks.update_structure.apply_async(args=[1035466617940 + number], priority=8)
+        lab.send(tasks.update_structure, 8, 1035466617941, priority=8)
         lab.finished(STRUCTURE, 8)
         (first,) = lab.runs(ASSETS)
         assert first.ended is None, "the first one was not held"
     lab.settle()
-    order = short(fetched(lab.runs()))
-    assert order == list(range(9)), f"they were taken in the order {order}"
+    lab.same(short(fetched(lab.runs())), list(range(9)), "they were taken in the order {}")
 
 
 # ---- with one thread
@@ -514,11 +497,9 @@ def test_with_one_thread_first_come_is_first_served(lab):
     with lab.hold(ASSETS):
         tasks.update_assets.delay(90000001)
         lab.started(ASSETS)
-        for number in range(8):
-            tasks.update_structure.apply_async(args=[1035466617940 + number], priority=8)
+        lab.send(tasks.update_structure, 8, 1035466617940, priority=8)
     lab.settle()
-    order = short(sorted(lab.runs(STRUCTURE), key=lambda run: run.ended))
-    assert order == list(range(8)), f"they ran in the order {order}"
+    lab.same(short(sorted(lab.runs(STRUCTURE), key=lambda run: run.ended)), list(range(8)), "they ran in the order {}")
 
 
 @pytest.mark.workers({"concurrency": 1})
@@ -553,7 +534,7 @@ def test_zero_runs_first_and_nine_last(lab):
     sent = short(sorted(lab.runs(STRUCTURE), key=lambda run: run.sent))
     assert order == list(range(10)), f"they ran in the order {order}"
     lines = [f"INFO Updated structure {1035466617940 + number}, with fittings: False" for number in range(10)]
-    assert logged(lab) == lines, f"logged {logged(lab)}"
+    assert lab.logged() == lines, f"logged {lab.logged()}"
     colours = {number: "two" if number < 5 else "one" if number == 5 else "three" for number in sent}
     lab.chart(
         "ten_priorities",
@@ -578,8 +559,7 @@ def test_none_and_words_run_before_everything_else(lab):
     lab.demo("demo_no_number.py")
     waiting = lab.waiting()
     lab.resume()
-    order = short(lab.finished(MEMBERS, 5))
-    assert order == [0, 1, 2, 1, 9], f"they ran in the order {order}"
+    lab.same(short(lab.finished(MEMBERS, 5)), [0, 1, 2, 1, 9], "they ran in the order {}")
     assert waiting == {"celery": 3, LOW + "1": 1, LOW + "9": 1}, f"they waited in {waiting}"
 
 
@@ -593,16 +573,14 @@ def test_none_and_words_run_before_everything_else(lab):
 def test_with_two_workers_a_later_task_may_start_first(lab):
     """With two workers of one thread each, a task may start after others of its priority that were sent later."""
     tasks.update_assets.apply_async(args=[90000000], priority=8)
-    for number in range(1, 9):
-        tasks.update_structure.apply_async(args=[1035466617940 + number], priority=8)
+    lab.send(tasks.update_structure, 8, 1035466617941, priority=8)
     with lab.hold(ASSETS):
         lab.resume(0)
         let_them_take(lab, 2)
         lab.resume(1)
         lab.finished(STRUCTURE, 7)
     lab.settle()
-    order = short(lab.runs(STRUCTURE))
-    assert order == [2, 3, 4, 5, 6, 7, 8, 1], f"they started in the order {order}"
+    lab.same(short(lab.runs(STRUCTURE)), [2, 3, 4, 5, 6, 7, 8, 1], "they started in the order {}")
 
 
 @pytest.mark.workers({"concurrency": 1}, {"concurrency": 3}, {"concurrency": 2, "pool": "prefork"})
@@ -613,14 +591,12 @@ def test_a_worker_holds_twice_as_many_tasks_as_it_runs_at_once(lab):
     That is so with the pool `threads` as with `prefork`: one thread holds two, three hold six, two processes four.
     """
     with lab.hold(ASSETS):
-        for number in range(20):
-            tasks.update_assets.delay(90000001 + number)
+        lab.send(tasks.update_assets, 20, 90000001)
         let_them_take(lab, 12)
         taken = held(lab.runs(ASSETS))
     lab.settle()
     nodes = [worker.argv[worker.argv.index("-n") + 1] for worker in lab.workers]
-    counts = [sum(run.worker == node for run in taken) for node in nodes]
-    assert counts == [2, 6, 4], f"the workers hold {counts}"
+    lab.same([sum(run.worker == node for run in taken) for node in nodes], [2, 6, 4], "the workers hold {}")
 
 
 @pytest.mark.workers({"program": "worker_services"})
@@ -628,14 +604,13 @@ def test_a_worker_holds_twice_as_many_tasks_as_it_runs_at_once(lab):
 def test_the_services_worker_takes_the_tasks_named_discord_and_no_others(lab):
     """Auth's second worker, `worker_services`, has one thread; it takes the tasks named `discord.…`, and no others."""
     tasks.update_structure.apply_async(args=[1035466617946], priority=1)
-    for number in range(8):
-        tasks.announce_attack.delay(1035466617940 + number)
+    lab.send(tasks.announce_attack, 8, 1035466617940)
     lab.finished(ANNOUNCE, 8)
     let_them_take(lab, 0)
     left = lab.waiting()
     (stats,) = current_app.control.inspect(limit=1, timeout=5).stats().values()
     lines = [f"INFO Announced the attack on structure {1035466617940 + number}" for number in range(8)]
-    assert logged(lab) == lines, f"logged {logged(lab)}"
+    assert lab.logged() == lines, f"logged {lab.logged()}"
     assert left == {LOW + "1": 1}, f"it left {left}"
     assert stats["pool"]["max-concurrency"] == 1, f"its pool is {stats['pool']}"
 
@@ -667,7 +642,7 @@ def test_a_steady_flow_of_priority_one_starves_nine(lab):
     assert first == {STRUCTURE}, f"the first five were {first}"
     assert waiting == {LOW + "1": 12, LOW + "9": 5}, f"at first {waiting} waited"
     rounds = [f"INFO Fleet {1108600000001 + fleet}, {left} rounds to go" for fleet in range(12) for left in range(3)]
-    assert sorted(line for line in logged(lab) if "Fleet" in line) == rounds, f"logged {logged(lab)}"
+    assert sorted(line for line in lab.logged() if "Fleet" in line) == rounds, f"logged {lab.logged()}"
     shortest = min(run.ended - run.started for run in order if run.name == FLEET)
     assert shortest >= 0.05, f"a round took {shortest:.3f} s"
     urgent, late = lab.runs(FLEET), lab.runs(STRUCTURE)
@@ -707,14 +682,10 @@ def test_task_inherit_parent_priority_reaches_links_but_no_started_tasks(lab, mo
     # The worker takes over what this process has set.
     monkeypatch.setitem(current_app.conf, "task_inherit_parent_priority", True)
     lab.start_worker()
-    lab.demo("demo_chain.py")
-    lab.settle()
-    links = arrived(lab)
-    assert links == [7, 7, 7], f"the links came with {links}"
-    lab.demo("demo_inside.py")
-    lab.settle()
-    started = arrived(lab, skip=3)
-    assert started == [7, 5, 5], f"the started tasks came with {started}"
+    lab.settle(after="demo_chain.py")
+    lab.same(arrived(lab), [7, 7, 7], "the links came with {}")
+    lab.settle(after="demo_inside.py")
+    lab.same(arrived(lab, skip=3), [7, 5, 5], "the started tasks came with {}")
 
 
 @pytest.mark.workers

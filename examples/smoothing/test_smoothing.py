@@ -97,19 +97,10 @@ def due_times(lab):
     return found
 
 
-def logged(lab):
-    """Return level and text of what the tasks have logged."""
-    return [(line.split()[2], line.rpartition("] ")[2]) for line in lab.log_file("extensions.log").splitlines()]
-
-
-def node(worker):
-    return f"celery@{worker.argv[worker.argv.index('-n') + 1]}"
-
-
 def prefetch(worker):
     """Ask a worker how many messages it may hold."""
-    stats = current_app.control.inspect(destination=[node(worker)], limit=1, timeout=5).stats()
-    return stats[node(worker)]["prefetch_count"]
+    stats = current_app.control.inspect(destination=[worker.node], limit=1, timeout=5).stats()
+    return stats[worker.node]["prefetch_count"]
 
 
 def held_or_late(lab, ids, until):
@@ -196,10 +187,8 @@ def test_the_offset_outlives_a_restart_of_beat(lab):
     lab.kill(beat)
     shift = round(60 * CronOffset.get_solo().minute)
     expected = ",".join(str(minute) for minute in sorted((minute + shift) % 60 for minute in range(0, 60, 6)))
-    stored = [first, in_database(SUBSET)]
-    assert stored == [f"{expected} * * * *"] * 2, f"the database says {stored}"
-    task = PeriodicTask.objects.get(name=SUBSET).task
-    assert task == "smoothing.tasks.update_subset", f"beat would send {task!r}"
+    lab.same([first, in_database(SUBSET)], [f"{expected} * * * *"] * 2, "the database says {}")
+    lab.same(PeriodicTask.objects.get(name=SUBSET).task, "smoothing.tasks.update_subset", "beat would send {!r}")
 
 
 @pytest.mark.workers
@@ -225,8 +214,11 @@ def test_the_offset_leaves_an_interval_alone(lab):
     entry = dict(current_app.conf.beat_schedule[SUBSET])
     beat_reads(as_crontab=dict(entry), as_interval={**entry, "schedule": schedule(timedelta(minutes=6))})
     interval = PeriodicTask.objects.get(name="as_interval")
-    stored = [in_database("as_crontab").split()[0], interval.crontab, str(interval.interval)]
-    assert stored == ["3,9,15,21,27,33,39,45,51,57", None, "every 360 seconds"], f"stored as {stored}"
+    lab.same(
+        [in_database("as_crontab").split()[0], interval.crontab, str(interval.interval)],
+        ["3,9,15,21,27,33,39,45,51,57", None, "every 360 seconds"],
+        "stored as {}",
+    )
 
 
 @pytest.mark.workers
@@ -257,8 +249,11 @@ def test_the_offset_moves_no_day_and_carries_nothing(lab, capsys):
     expected = ["10 3 * * mon", "10 3 1 */3 *"]
     assert became == [f"<crontab: {one} (m/h/dM/MY/d)>" for one in expected], f"became {became}"
     assert timedelta(hours=22, minutes=50) - timedelta(hours=3, minutes=10) == timedelta(hours=19, minutes=40)
-    followers = [fields(offset_cron(crontab(minute=minute, hour=22))) for minute in (30, 50)]
-    assert followers == ["50 3 * * *", "10 3 * * *"], f"followers became {followers}"
+    lab.same(
+        [fields(offset_cron(crontab(minute=minute, hour=22))) for minute in (30, 50)],
+        ["50 3 * * *", "10 3 * * *"],
+        "followers became {}",
+    )
 
 
 @pytest.mark.workers
@@ -267,8 +262,7 @@ def test_the_offset_may_be_nothing(lab):
     """A drawn number just below 1 is a whole hour, or a whole day, and so shifts nothing."""
     set_offset(minute=0.999, hour=0.999)
     shifted = lab.demo("demo_offset.py")
-    became = [fields(shifted[name]) for name in ("hourly", "weekly")]
-    assert became == ["0 * * * *", "50 22 * * mon"], f"became {became}"
+    lab.same([fields(shifted[name]) for name in ("hourly", "weekly")], ["0 * * * *", "50 22 * * mon"], "became {}")
 
 
 def minutes_of(entry):
@@ -407,8 +401,11 @@ def test_ten_subset_runs_update_every_corporation_once(lab):
     for _ in range(10):
         tasks.update_subset.delay()
     lab.settle()
-    updated = Counter(run.args for run in lab.runs(UPDATE))
-    assert updated == {f"[{98000001 + number}]": 1 for number in range(25)}, f"updated {updated}"
+    lab.same(
+        Counter(run.args for run in lab.runs(UPDATE)),
+        {f"[{98000001 + number}]": 1 for number in range(25)},
+        "updated {}",
+    )
     cache.delete("smoothing_part")
     tasks.update_subset()
     assert cache.ttl("smoothing_part") is None, f"the counter expires in {cache.ttl('smoothing_part')} s"
@@ -430,31 +427,31 @@ def test_a_corporation_that_leaves_between_two_runs_costs_no_other_its_turn(lab)
         if run == 4:
             gone = lab.runs(UPDATE)[0].args
             EveCorporationInfo.objects.get(corporation_id=int(gone.strip("[]"))).delete()
-    updated = Counter(run.args for run in lab.runs(UPDATE))
-    assert updated == {f"[{98000001 + number}]": 1 for number in range(25)}, f"updated {updated}"
+    lab.same(
+        Counter(run.args for run in lab.runs(UPDATE)),
+        {f"[{98000001 + number}]": 1 for number in range(25)},
+        "updated {}",
+    )
 
 
 @pytest.mark.broken_by(r"updated by one run", file="tasks.py", old=".filter(part=part)", new="")
 def test_one_subset_run_updates_its_part_only(lab):
     """One run of the subset task over five parts sends one of five corporations; four more runs send the others."""
-    lab.demo("demo_subset.py")
-    lab.settle()
+    lab.settle(after="demo_subset.py")
     updated = [run.args for run in lab.runs(UPDATE)]
     assert updated == ["[98000001]"], f"updated by one run: {updated}"
     assert len(lab.runs("smoothing.tasks.update_subset")) == 1, "the run was no task's"
-    assert logged(lab) == [("INFO", "Updated corporation 98000001")], f"logged {logged(lab)}"
+    assert lab.logged() == ["INFO Updated corporation 98000001"], f"logged {lab.logged()}"
     for _ in range(4):
-        lab.demo("demo_subset.py")
-        lab.settle()
+        lab.settle(after="demo_subset.py")
     updated = [run.args for run in lab.runs(UPDATE)]
     assert sorted(updated) == [f"[{98000000 + number}]" for number in range(5)], f"updated by five runs: {updated}"
 
 
-@pytest.mark.broken_by(r"60 of 65", file="demo_slice.py", old="// 10", new="// 10 + 1")
-def test_ten_equal_slices_leave_out_the_remainder(lab, capsys):
+@pytest.mark.broken_by(r"printed '65 of 65", file="demo_slice.py", old="// 10", new="// 10 + 1")
+def test_ten_equal_slices_leave_out_the_remainder(lab):
     """Ten slices of a tenth, rounded down, reach 60 of 65 corporations; the last five are never updated."""
-    made = lab.demo("demo_slice.py")
-    assert capsys.readouterr().out == "60 of 65 updated\n", "it is not 60 of 65"
+    made = lab.prints("demo_slice.py", "60 of 65 updated\n")
     assert set(made["corporations"]) - set(made["updated"]) == set(range(98000061, 98000066))
 
 
@@ -465,8 +462,7 @@ def test_ten_equal_slices_leave_out_the_remainder(lab, capsys):
 def test_a_scattered_task_never_starts_before_its_time(lab):
     """Of five corporations scattered over one second, each is due a fifth of it after the last; none starts earlier."""
     make_corporations(2, first=98000000)
-    lab.demo()
-    lab.settle()
+    lab.settle(after="demo.py")
     (scatter,) = lab.runs("smoothing.tasks.scatter_corporations")
     runs = {run.args: run for run in lab.runs(UPDATE)}
     assert sorted(runs) == [f"[{98000000 + number}]" for number in range(5)], f"started {sorted(runs)}"
@@ -516,13 +512,15 @@ def test_a_scatter_takes_its_time_and_a_loop_does_not(lab):
 )
 def test_a_trickle_holds_one_countdown_at_a_time(lab):
     """A trickle updates one corporation a step, and the worker never holds more than one countdown of it."""
-    lab.demo("demo_trickle.py")
-    lab.settle()
+    lab.settle(after="demo_trickle.py")
     updated = [run.args for run in lab.runs(UPDATE)]
     assert sorted(updated) == [f"[{98000001 + number}]" for number in range(4)], f"updated {updated}"
     trickle = lab.runs(TRICKLE)
-    held = max(sum(other.received <= run.received < other.started for other in trickle) for run in trickle)
-    assert held == 1, f"{held} held at a time"
+    lab.same(
+        max(sum(other.received <= run.received < other.started for other in trickle) for run in trickle),
+        1,
+        "{} held at a time",
+    )
     due = due_times(lab)
     steps = [(step.started, due.get(later.id, 0) - 0.3, later.sent) for step, later in pairwise(trickle)]
     assert len(steps) == 3, f"the steps are {steps}"
@@ -545,8 +543,11 @@ def test_a_countdown_beyond_the_visibility_timeout_runs_more_than_once(lab):
     make_older(lab, 60)
     sweep()
     lab.settle()
-    started = sum(event["type"] == "task-started" and event["uuid"] == sent.id for event in lab.events)
-    assert started == 2, f"it was not redelivered: it started {started} time(s)"
+    lab.same(
+        sum(event["type"] == "task-started" and event["uuid"] == sent.id for event in lab.events),
+        2,
+        "it was not redelivered: it started {} time(s)",
+    )
 
 
 # ---- rate limits of one worker
@@ -555,14 +556,13 @@ def test_a_countdown_beyond_the_visibility_timeout_runs_more_than_once(lab):
 @pytest.mark.broken_by(r"took", conf={"worker_disable_rate_limits": True})
 def test_four_a_second_is_one_every_quarter_second(lab):
     """A limit of `4/s` lets one task start every quarter of a second, not four at once."""
-    lab.demo("demo_limit.py")
-    lab.settle()
+    lab.settle(after="demo_limit.py")
     runs = lab.runs(HISTORY)
     # A start may be told of late, and the receipt is never later than the first start.
     took = [round(run.started - runs[0].received, 3) for run in runs]
     assert all(at >= 0.25 * number - ROUNDING for number, at in enumerate(took)), f"the starts took {took}"
-    lines = [("INFO", f"Updated corporation history of character {90000001 + number}") for number in range(5)]
-    assert logged(lab) == lines, f"logged {logged(lab)}"
+    lines = [f"INFO Updated corporation history of character {90000001 + number}" for number in range(5)]
+    assert lab.logged() == lines, f"logged {lab.logged()}"
 
 
 @pytest.mark.broken_by(r"had not started", conf={"worker_prefetch_multiplier": 20})
@@ -572,8 +572,7 @@ def test_an_urgent_task_behind_a_limited_backlog_waits_for_the_limit(lab):
     The worker holds five limited tasks, its whole prefetch, and fetches nothing more until one of them starts.
     """
     # More than the worker can start before the urgent task is sent: each place that comes free is filled from these.
-    for number in range(40):
-        tasks.update_corporation_history.delay(90000001 + number)
+    lab.send(tasks.update_corporation_history, 40, 90000001)
     received(lab, 6)
     urgent = tasks.update_corporation.apply_async(args=[98000001], priority=1)
     lab.finished(UPDATE)
@@ -592,8 +591,7 @@ def test_a_task_of_the_same_priority_waits_for_the_whole_backlog(lab):
 
     Behind eight limited tasks it waits until four have started, while some of the worker's five threads are idle.
     """
-    for number in range(8):
-        tasks.update_corporation_history.delay(90000001 + number)
+    lab.send(tasks.update_corporation_history, 8, 90000001)
     tasks.update_corporation.delay(98000001)
     lab.settle()
     limited = lab.runs(HISTORY)
@@ -610,8 +608,7 @@ def test_a_task_of_the_same_priority_waits_for_the_whole_backlog(lab):
 @pytest.mark.broken_by(r"the end of 1 x", conf={"worker_eta_task_limit": 99})
 def test_below_the_limit_an_urgent_task_does_not_wait_for_countdowns(lab):
     """While a worker holds 99 countdown tasks, one fewer than its limit, an urgent task starts before any of them."""
-    for number in range(99):
-        tasks.update_corporation.apply_async(args=[number], priority=7, countdown=600)
+    lab.send(tasks.update_corporation, 99, 0, priority=7, countdown=600)
     received(lab, 99)
     urgent = tasks.update_corporation.apply_async(args=[98000001], priority=1)
     ended = lab.finished(UPDATE)
@@ -709,8 +706,7 @@ def test_a_worker_that_is_stopped_gives_its_countdowns_back(lab):
 def test_each_worker_keeps_a_rate_limit_of_its_own(lab):
     """Of three workers side by side each keeps the whole pace: two start twice as much as one, three three times."""
     # A worker holds one running and five waiting ones: this leaves none idle.
-    for number in range(18):
-        tasks.update_corporation_history.delay(90000001 + number)
+    lab.send(tasks.update_corporation_history, 18, 90000001)
     lab.settle()
     runs = lab.runs(HISTORY)
     began = min(run.received for run in runs)
@@ -755,8 +751,7 @@ def test_lifting_a_limit_at_runtime_does_not_release_what_is_held(lab):
 
     Those that it fetches afterwards overtake them.
     """
-    for number in range(12):
-        tasks.update_corporation_history.delay(number)
+    lab.send(tasks.update_corporation_history, 12, 0)
     received(lab, 6)
     asked = time.time()
     current_app.control.rate_limit(HISTORY, "0", reply=True, limit=1, timeout=5)
@@ -773,27 +768,28 @@ def test_lifting_a_limit_at_runtime_does_not_release_what_is_held(lab):
 
 @pytest.mark.fresh
 @pytest.mark.broken_by(r"the second started", conf={"worker_disable_rate_limits": True})
-def test_a_limit_set_at_runtime_holds_for_the_workers_of_the_moment(lab, capsys):
+def test_a_limit_set_at_runtime_holds_for_the_workers_of_the_moment(lab):
     """A limit set with remote control holds in the workers that run; one that starts later has the decorator's.
 
     `60/m` is one task a second, so `10/m` is one every six seconds.
     """
-    lab.demo("demo_runtime.py")
-    answer = capsys.readouterr().out
-    first = node(lab.workers[0])
-    assert answer == f"[{{'{first}': {{'ok': 'new rate limit set successfully'}}}}]\n", f"answered {answer}"
+    first = lab.workers[0].node
+    lab.prints("demo_runtime.py", f"[{{'{first}': {{'ok': 'new rate limit set successfully'}}}}]\n")
     tasks.update_corporation_history.delay(90000001)
     tasks.update_corporation_history.delay(90000002)
     received(lab, 2)
-    second = node(lab.start_worker())
+    second = lab.start_worker().node
     registered = current_app.control.inspect(limit=2, timeout=5).registered("rate_limit")
-    limits = {
-        name: entry.partition("=")[2].strip("]")
-        for name, entries in registered.items()
-        for entry in entries
-        if HISTORY in entry
-    }
-    assert limits == {first: "60/m", second: "4/s"}, f"the limits are {limits}"
+    lab.same(
+        {
+            name: entry.partition("=")[2].strip("]")
+            for name, entries in registered.items()
+            for entry in entries
+            if HISTORY in entry
+        },
+        {first: "60/m", second: "4/s"},
+        "the limits are {}",
+    )
     lab.settle()
     one, two = lab.runs(HISTORY)
     # The first start may be told of late, its receipt is never later.

@@ -15,7 +15,6 @@ from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_K
 from django.contrib.auth.models import User
 from django.db import connection, transaction
 from django.test import Client, override_settings
-from django.test.utils import CaptureQueriesContext
 
 pytestmark = pytest.mark.web
 
@@ -100,13 +99,6 @@ def another(lab):
     return User.objects.create(username="Another")
 
 
-def savepoints(lab, name):
-    """Run a demo inside a transaction, and tell which transactions it begins and ends inside that."""
-    with CaptureQueriesContext(connection) as queries:
-        lab.demo(name)
-    return [" ".join(query["sql"].split()[:-1]) for query in queries if "SAVEPOINT" in query["sql"]]
-
-
 def told(user=None):
     """Return (level, title) of what Auth has told, in order; of `user`, or of all users."""
     found = Notification.objects.filter(user=user) if user else Notification.objects.all()
@@ -130,8 +122,7 @@ def test_the_result_appears_as_a_success_on_the_notifications_page(lab):
     browser = Browser(lab.url, pilot())
     browser.click(98000001)
     lab.finished(AUDIT)
-    shown = browser.notifications()
-    assert shown == [("success", RESULT)], f"the notifications page shows {shown}"
+    lab.same(browser.notifications(), [("success", RESULT)], "the notifications page shows {}")
     assert re.search(r"INFO \[\S+\] Auth knows 1 of 12 members", lab.log_file("extensions.log"))
 
 
@@ -144,8 +135,7 @@ def test_a_failing_task_tells_the_user_too_as_danger(lab):
     answer = browser.click(98999999)
     assert alerts(answer) == [("info", PROMISE)], f"the page shows {alerts(answer)}"
     lab.finished(AUDIT)
-    shown = browser.notifications()
-    assert shown == [("danger", FAILURE)], f"the notifications page shows {shown}"
+    lab.same(browser.notifications(), [("danger", FAILURE)], "the notifications page shows {}")
     assert Notification.objects.get().message == REASON
 
 
@@ -157,8 +147,7 @@ def test_a_failing_task_tells_the_user_too_as_danger(lab):
 )
 def test_a_task_that_raises_again_is_a_failed_task(lab):
     """A task that tells the user and raises again counts as failed; its traceback is in the worker's log."""
-    lab.demo("demo_failing.py")
-    (run,) = lab.finished(AUDIT)
+    (run,) = lab.finished(AUDIT, after="demo_failing.py")
     assert run.state == "failed", f"the task ended as {run.state}"
     assert told() == [("danger", FAILURE)]
     assert "DoesNotExist: EveCorporationInfo matching query does not exist." in lab.printed(lab.workers[0])
@@ -175,8 +164,11 @@ def test_the_message_is_shown_once_on_the_next_page(lab):
     token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page)[1]
     form = {"csrfmiddlewaretoken": token}
     answer = browser.post("/user_interface/audit/98000001/", form, follow=False)
-    shown = [alerts(page) for page in (answer, browser.get("/notifications/"), browser.get("/notifications/"))]
-    assert shown == [[], [("info", PROMISE)], []], f"not shown once, on the next page: {shown}"
+    lab.same(
+        [alerts(page) for page in (answer, browser.get("/notifications/"), browser.get("/notifications/"))],
+        [[], [("info", PROMISE)], []],
+        "not shown once, on the next page: {}",
+    )
     lab.finished(AUDIT)
 
 
@@ -289,13 +281,16 @@ def test_two_clicks_start_two_tasks_and_two_notifications(lab):
 def test_the_four_levels_are_the_four_colours_of_bootstrap(lab):
     """`notify.info`, `.success`, `.warning` and `.danger` give a row of the notifications page its Bootstrap colour."""
     user = lab.demo("demo_levels.py")["user"]
-    shown = Browser(lab.url, user).notifications()
-    assert shown == [
-        ("danger", "The fleet has ended"),
-        ("warning", "A pilot has no token"),
-        ("success", "Every pilot is in Auth"),
-        ("info", "The fleet was counted"),
-    ], f"the rows are {shown}"
+    lab.same(
+        Browser(lab.url, user).notifications(),
+        [
+            ("danger", "The fleet has ended"),
+            ("warning", "A pilot has no token"),
+            ("success", "Every pilot is in Auth"),
+            ("info", "The fleet was counted"),
+        ],
+        "the rows are {}",
+    )
 
 
 @pytest.mark.broken_by(
@@ -304,12 +299,10 @@ def test_the_four_levels_are_the_four_colours_of_bootstrap(lab):
     old="user, _",
     new="Notification.Level = [*Notification.Level, 'error']\nuser, _",
 )
-def test_an_unknown_level_becomes_info_without_a_word(lab, capsys, another):
+def test_an_unknown_level_becomes_info_without_a_word(lab, another):
     """A level that Auth does not know, such as "error", becomes "info" without an error."""
     notify(another, "A danger")
-    lab.demo("demo_unknown_level.py")
-    printed = capsys.readouterr().out
-    assert printed == "danger becomes danger\nerror becomes info\n", f"printed {printed!r}"
+    lab.prints("demo_unknown_level.py", "danger becomes danger\nerror becomes info\n")
 
 
 @pytest.mark.broken_by(
@@ -334,8 +327,11 @@ def test_the_list_shows_titles_and_the_own_page_the_message_as_plain_text(lab):
     assert f"<td>{html.escape(title)}</td>" in listed
     assert "Rifter" not in listed
     assert html.escape(title) in page
-    read = html.unescape(re.search(r"<pre>(.*?)</pre>", page, re.DOTALL)[1])
-    assert read == "Kaia: Rifter\nTomo: <i>Kestrel</i>", f"read as {read!r}"
+    lab.same(
+        html.unescape(re.search(r"<pre>(.*?)</pre>", page, re.DOTALL)[1]),
+        "Kaia: Rifter\nTomo: <i>Kestrel</i>",
+        "read as {!r}",
+    )
 
 
 @pytest.mark.broken_by(
@@ -347,10 +343,9 @@ def test_the_list_shows_titles_and_the_own_page_the_message_as_plain_text(lab):
     "Manager.notify_user = lambda self, user, title, message='', level='': notify_user(\n"
     "    self, user, title, message or '-', level\n)\nREASON =",
 )
-def test_a_notification_without_a_message_repeats_its_title(lab, capsys):
+def test_a_notification_without_a_message_repeats_its_title(lab):
     """A notification without a message has its title as its message."""
-    lab.demo()
-    assert capsys.readouterr().out == f"{PROMISE}\n"
+    lab.prints("demo.py", f"{PROMISE}\n")
     lab.finished(AUDIT)
     (notification,) = Notification.objects.all()
     assert notification.title == RESULT, f"the title is {notification.title!r}"
@@ -397,28 +392,26 @@ def test_the_number_of_unread_notifications_is_fresh_as_soon_as_the_task_has_not
 
     assert unread() == 0
     for count in (1, 2):
-        lab.demo("demo_failing.py")
-        lab.finished(AUDIT, count)
+        lab.finished(AUDIT, count, after="demo_failing.py")
         assert unread() == count, f"{unread()} unread, not {count}"
 
 
 @pytest.mark.broken_by(
-    r"'2 unread, says the cache'",
+    r"2 unread, says the cache",
     file="demo_bulk.py",
     old='print(Notification.objects.user_unread_count(user.pk), "unread, says',
     new="Notification.objects.invalidate_user_notification_cache(user.pk)\n"
     'print(Notification.objects.user_unread_count(user.pk), "unread, says',
 )
-def test_bulk_create_leaves_the_number_of_unread_notifications_old(lab, capsys, another):
+def test_bulk_create_leaves_the_number_of_unread_notifications_old(lab, another):
     """The number of unread notifications, which Auth caches for a day, misses those made with `bulk_create`.
 
     A 0 is not kept, and the cache can be told to forget the number.
     """
     notify(another, "Audit 1")
-    user = lab.demo("demo_bulk.py")["user"]
+    said = "1 unread\n1 unread, says the cache\n2 unread, says the database\n"
+    user = lab.prints("demo_bulk.py", said)["user"]
     assert told(user) == [("info", "Audit 1"), ("info", "Audit 2")]
-    printed = capsys.readouterr().out.splitlines()
-    assert printed == ["1 unread", "1 unread, says the cache", "2 unread, says the database"], f"printed {printed}"
     left = lab.redis.ttl(f":1:USER_NOTIFICATION_COUNT_{user.pk}")
     assert 86_000 < left <= 86_400, f"the number is kept for {left} s"
     Notification.objects.invalidate_user_notification_cache(user.pk)
@@ -435,16 +428,13 @@ def test_bulk_create_leaves_the_number_of_unread_notifications_old(lab, capsys, 
     old="user = ",
     new="__import__('django').conf.settings.NOTIFICATIONS_MAX_PER_USER = 60\nuser = ",
 )
-def test_the_fifty_first_notification_deletes_the_oldest_unread_or_not(lab, capsys, another):
+def test_the_fifty_first_notification_deletes_the_oldest_unread_or_not(lab, another):
     """Auth keeps 50 notifications of a user: one more deletes the oldest, also if it is the only unread one."""
     notify(another, "Audit 0")
-    user = lab.demo("demo_many.py")["user"]
-    printed = capsys.readouterr().out
-    assert printed == "50 kept, from Audit 2 to Audit 51\n", f"printed {printed!r}"
+    user = lab.prints("demo_many.py", "50 kept, from Audit 2 to Audit 51\n")["user"]
     Notification.objects.filter(user=user).exclude(title="Audit 2").update(viewed=True)
     notify.info(user, "Audit 52")
-    kept = told(user)
-    assert kept == [("info", f"Audit {number}") for number in range(3, 53)], f"kept {kept}"
+    lab.same(told(user), [("info", f"Audit {number}") for number in range(3, 53)], "kept {}")
 
 
 @pytest.mark.broken_by(
@@ -453,12 +443,10 @@ def test_the_fifty_first_notification_deletes_the_oldest_unread_or_not(lab, caps
     old="user = ",
     new="Notification.objects._max_notifications_per_user = lambda: 50\nuser = ",
 )
-def test_a_setting_changes_how_many_are_kept_and_zero_breaks_every_notification(lab, capsys):
+def test_a_setting_changes_how_many_are_kept_and_zero_breaks_every_notification(lab):
     """`NOTIFICATIONS_MAX_PER_USER` says how many notifications are kept; with 0 each new one raises ValueError."""
     with override_settings(NOTIFICATIONS_MAX_PER_USER=3):
-        user = lab.demo("demo_many.py")["user"]
-    printed = capsys.readouterr().out
-    assert printed == "3 kept, from Audit 49 to Audit 51\n", f"printed {printed!r}"
+        user = lab.prints("demo_many.py", "3 kept, from Audit 49 to Audit 51\n")["user"]
     with override_settings(NOTIFICATIONS_MAX_PER_USER=0):
         for other in (user, User.objects.create(username="Not_Yet_Notified")):
             with pytest.raises(ValueError, match="Negative indexing"):
@@ -471,13 +459,11 @@ def test_a_setting_changes_how_many_are_kept_and_zero_breaks_every_notification(
     old="user, _",
     new='Notification._meta.get_field("title").get_prep_value = lambda value: value[:254]\nuser, _',
 )
-def test_auth_does_not_cut_a_long_title(lab, capsys, another):
+def test_auth_does_not_cut_a_long_title(lab, another):
     """Auth hands a title to the database uncut, although the column is declared for 254 characters; SQLite takes it."""
     notify(another, "Audit 1")
-    lab.demo("demo_long_title.py")
-    printed = capsys.readouterr().out
+    lab.prints("demo_long_title.py", "300 characters in a column for 254\n")
     assert connection.vendor == "sqlite"
-    assert printed == "300 characters in a column for 254\n", f"printed {printed!r}"
 
 
 @pytest.mark.workers
@@ -487,11 +473,9 @@ def test_auth_does_not_cut_a_long_title(lab, capsys, another):
     old=".delay(98000001, user)",
     new='.apply_async((98000001, user), serializer="pickle")',
 )
-def test_a_user_object_cannot_be_sent_only_its_key(lab, capsys):
+def test_a_user_object_cannot_be_sent_only_its_key(lab):
     """A user object cannot be an argument of a task: `.delay()` raises EncodeError, and nothing is sent."""
-    lab.demo("demo_user_object.py")
-    printed = capsys.readouterr().out
-    assert printed == "Object of type User is not JSON serializable\n", f"printed {printed!r}"
+    lab.prints("demo_user_object.py", "Object of type User is not JSON serializable\n")
     assert lab.settle() == []
 
 
@@ -503,8 +487,7 @@ def test_a_user_object_cannot_be_sent_only_its_key(lab, capsys):
 )
 def test_a_user_who_is_gone_stops_the_task_before_its_work(lab):
     """If the user is gone when the task starts, looking the user up first ends the task before its work."""
-    lab.demo("demo_user_gone.py")
-    (run,) = lab.finished(AUDIT)
+    (run,) = lab.finished(AUDIT, after="demo_user_gone.py")
     assert run.exception == "DoesNotExist('User matching query does not exist.')", (
         f"ended as {run.state} {run.exception}"
     )
@@ -517,8 +500,7 @@ def test_a_user_who_is_gone_stops_the_task_before_its_work(lab):
 )
 def test_on_failure_tells_the_user_once_after_the_last_retry(lab):
     """A task that retries twice and tells the user in `on_failure` tells once, after the last attempt has failed."""
-    lab.demo("demo_retrying.py")
-    (run,) = lab.finished(AUDIT_NEW)
+    (run,) = lab.finished(AUDIT_NEW, after="demo_retrying.py")
     assert told() == [("danger", "Audit of your new corporation failed")], f"told {told()}"
     assert run.exception == "DoesNotExist('EveCorporationInfo matching query does not exist.')"
     retried = [event["timestamp"] for event in lab.events if event["type"] == "task-retried"]
@@ -537,9 +519,8 @@ def test_delay_on_commit_sends_the_task_when_the_transaction_is_committed(lab):
     """`delay_on_commit` sends the task when the transaction is committed, so the task finds the row."""
     user = User.objects.create(username="Kaia_Tennen")
     with transaction.atomic():
-        assert savepoints(lab, "demo_transaction.py") == ["SAVEPOINT", "RELEASE SAVEPOINT"]
-        sent = lab.runs(AUDIT_NEW)
-        assert sent == [], f"sent before the commit: {sent}"
+        assert lab.savepoints("demo_transaction.py") == ["SAVEPOINT", "RELEASE SAVEPOINT"]
+        lab.same(lab.runs(AUDIT_NEW), [], "sent before the commit: {}")
     (run,) = lab.finished(AUDIT_NEW)
     assert told(user) == [("success", "Amarr Haulers has 7 members")], f"{run.state} with {run.exception or 'success'}"
     assert re.search(r"INFO \[\S+\] Amarr Haulers has 7 members", lab.log_file("extensions.log"))
@@ -552,7 +533,7 @@ def test_delay_inside_a_transaction_fails_on_the_row_that_is_not_there_yet(lab):
     """A worker faster than the commit does not find the row if `.delay()` is called inside the transaction."""
     user = User.objects.create(username="Kaia_Tennen")
     with transaction.atomic():
-        assert savepoints(lab, "demo_too_early.py") == ["SAVEPOINT", "RELEASE SAVEPOINT"]
+        assert lab.savepoints("demo_too_early.py") == ["SAVEPOINT", "RELEASE SAVEPOINT"]
         lab.wait(lambda: lab.log_file("extensions.log"), "the task's answer", timeout=4)
     lab.finished(AUDIT)
     assert EveCorporationInfo.objects.filter(corporation_id=98000003).exists()
@@ -572,20 +553,17 @@ def test_a_base_class_keeps_delay_on_commit_only_if_it_is_a_django_task(lab):
     assert not hasattr(Task, "delay_on_commit")
     assert not hasattr(QueueOnce, "delay_on_commit")
     assert audit_members.delay_on_commit
-    lab.demo("demo_transaction.py")
-    (run,) = lab.finished(AUDIT_NEW)
+    (run,) = lab.finished(AUDIT_NEW, after="demo_transaction.py")
     assert run.state == "succeeded"
 
 
 @pytest.mark.broken_by(
     r"printed .*1 notifications", file="demo_rolled_back.py", old="with transaction.atomic():", new="if True:"
 )
-def test_a_notification_inside_a_failing_transaction_is_rolled_back(lab, capsys, another):
+def test_a_notification_inside_a_failing_transaction_is_rolled_back(lab, another):
     """A notification that is sent inside a transaction is gone when the task raises through it."""
     notify(another, "Audit 1")
-    lab.demo("demo_rolled_back.py")
-    printed = capsys.readouterr().out
-    assert printed == "EveCorporationInfo matching query does not exist.\n0 notifications\n", f"printed {printed!r}"
+    lab.prints("demo_rolled_back.py", "EveCorporationInfo matching query does not exist.\n0 notifications\n")
 
 
 @pytest.mark.workers({"paused": True}, {"paused": True, "pool": "prefork"}, {"paused": True})
@@ -632,6 +610,5 @@ def test_the_message_does_not_wait_for_a_worker(lab):
     user = pilot()
     answer = Browser(lab.url, user).click(98000001)
     assert alerts(answer) == [("info", PROMISE)], f"the page shows {alerts(answer)}"
-    waiting = lab.waiting()
-    assert waiting == {"celery\x06\x165": 1}, f"the task waits in {waiting}"
+    lab.same(lab.waiting(), {"celery\x06\x165": 1}, "the task waits in {}")
     assert told(user) == []

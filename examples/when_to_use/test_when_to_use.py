@@ -11,9 +11,8 @@ from allianceauth.services.tasks import QueueOnce
 from allianceauth.tests.auth_utils import AuthUtils
 from celery import current_app
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import transaction
 from django.test import Client
-from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from kombu.exceptions import OperationalError
 from myauth.settings import base
@@ -60,14 +59,6 @@ def browser(name="Aiko", character_id=90000001):
     client = Client(SERVER_NAME="127.0.0.1")
     client.cookies.load(log_in(name, character_id))
     return client
-
-
-def transactions(lab, name):
-    """Run a demo inside a transaction, and tell which transactions it begins and ends inside that."""
-    with CaptureQueriesContext(connection) as queries:
-        lab.demo(name)
-    words = [query["sql"].partition(' "')[0] for query in queries]
-    return [word for word in words if "SAVEPOINT" in word]
 
 
 def members():
@@ -155,14 +146,13 @@ def test_auth_lets_no_one_start_the_task_without_a_login_and_a_main(lab, corpora
 @pytest.mark.broken_by(
     r"update_by_task: .* 2 s or more", file="views.py", old="update_members.delay(", new="update_members("
 )
-def test_either_way_the_work_is_done(lab, capsys, caplog):
+def test_either_way_the_work_is_done(lab, caplog):
     """The work is done all the same, in the view or by the task, and leaves the same result."""
-    lab.demo()
-    printed = capsys.readouterr().out
-    assert printed == (
+    lab.prints(
+        "demo.py",
         "update_inline: The corporation is updated. It took 2 s or more.\n"
-        "update_by_task: The update is on its way. It took less than 2 s.\n"
-    ), f"printed {printed}"
+        "update_by_task: The update is on its way. It took less than 2 s.\n",
+    )
     lab.finished(UPDATE)
     assert caplog.messages.count("Amarr Haulers has 42 members") == 1, "the view did not do it"
     worker = lab.printed(lab.workers[0])
@@ -174,10 +164,8 @@ def test_either_way_the_work_is_done(lab, capsys, caplog):
 def test_a_task_started_before_the_commit_does_not_find_the_row(lab):
     """A task that is started inside a transaction can run before the commit, and then does not find the new row."""
     with transaction.atomic():
-        opened = transactions(lab, "demo_too_early.py")
-        assert opened == ["SAVEPOINT", "RELEASE SAVEPOINT"]
-        sent = [run.args for run in lab.runs()]
-        assert sent == ["(98000002,)"], f"sent {sent} before the commit"
+        assert lab.savepoints("demo_too_early.py") == ["SAVEPOINT", "RELEASE SAVEPOINT"]
+        lab.same([run.args for run in lab.runs()], ["(98000002,)"], "sent {} before the commit")
         (run,) = lab.finished(WELCOME)
     assert run.exception == "DoesNotExist('EveCorporationInfo matching query does not exist.')"
     assert EveCorporationInfo.objects.get(corporation_id=98000002).corporation_name == "Caldari Miners"
@@ -187,15 +175,11 @@ def test_a_task_started_before_the_commit_does_not_find_the_row(lab):
 def test_delay_on_commit_sends_the_task_after_the_commit(lab):
     """`.delay_on_commit()` sends the task after the commit, so that it finds the row."""
     with transaction.atomic():
-        opened = transactions(lab, "demo_on_commit.py")
-        assert opened == ["SAVEPOINT", "RELEASE SAVEPOINT"]
-        lab.demo("demo_too_early.py")
-        lab.finished(WELCOME)
-        early = [run.args for run in lab.runs()]
-        assert early == ["(98000002,)"], f"sent before the commit: {early}"
+        assert lab.savepoints("demo_on_commit.py") == ["SAVEPOINT", "RELEASE SAVEPOINT"]
+        lab.finished(WELCOME, after="demo_too_early.py")
+        lab.same([run.args for run in lab.runs()], ["(98000002,)"], "sent before the commit: {}")
     lab.finished(WELCOME, 2)
-    ends = {run.args: run.state for run in lab.runs()}
-    assert ends == {"(98000002,)": "failed", "(98000003,)": "succeeded"}
+    assert {run.args: run.state for run in lab.runs()} == {"(98000002,)": "failed", "(98000003,)": "succeeded"}
     assert re.search(r"INFO \[when_to_use\.tasks:\d+\] Welcome, Gallente Traders\n", lab.log_file("extensions.log"))
 
 
@@ -208,8 +192,7 @@ def test_after_a_rollback_delay_on_commit_sends_nothing(lab):
         transaction.set_rollback(True)
     welcome.delay(0)
     lab.finished(WELCOME, 2)
-    sent = [run.args for run in lab.runs() if run.args != "(0,)"]
-    assert sent == ["(98000002,)"], f"sent {sent}"
+    lab.same([run.args for run in lab.runs() if run.args != "(0,)"], ["(98000002,)"], "sent {}")
 
 
 @pytest.mark.broken_by(
@@ -225,8 +208,7 @@ def test_without_a_transaction_delay_on_commit_sends_at_once(lab):
         assert lab.runs() == [], "sent inside a transaction"
         transaction.set_rollback(True)
     lab.demo("demo_no_transaction.py")
-    sent = [run.args for run in lab.runs()]
-    assert sent == ["(98000004,)"], f"sent {sent}"
+    lab.same([run.args for run in lab.runs()], ["(98000004,)"], "sent {}")
     (run,) = lab.finished(WELCOME)
     assert run.state == "succeeded"
     assert "] Welcome, Minmatar Smiths\n" in lab.log_file("extensions.log")
@@ -242,8 +224,7 @@ def test_without_a_worker_the_view_gives_the_same_answer(lab, corporation):
     """A view that starts a task does not notice that no worker runs: it answers the same, and the message waits."""
     response = browser().post(reverse("when_to_use:update_by_task", args=[98000001]))
     assert response.content == b"The update is on its way."
-    count = sum(lab.waiting().values())
-    assert count == 1, f"{count} messages wait"
+    lab.same(sum(lab.waiting().values()), 1, "{} messages wait")
 
 
 @pytest.mark.workers
@@ -294,8 +275,7 @@ def test_auths_settings_put_broker_and_cache_on_one_server_and_sessions_into_the
     """Auth's settings put broker and cache into two databases of one Redis server, and sessions into the cache."""
     auths = runpy.run_path(base.__file__)
     addresses = [urlsplit(auths["BROKER_URL"]), urlsplit(auths["CACHES"]["default"]["LOCATION"])]
-    ports = {address.port for address in addresses}
-    assert ports == {6379}, f"ports {ports}"
+    lab.same({address.port for address in addresses}, {6379}, "ports {}")
     assert {address.hostname for address in addresses} == {"localhost", "127.0.0.1"}
     assert [address.path for address in addresses] == ["/0", "/1"]
     assert (auths["SESSION_ENGINE"], settings.SESSION_ENGINE) == ("django.contrib.sessions.backends.cached_db",) * 2
@@ -316,8 +296,7 @@ def test_a_logged_in_page_raises_before_its_view_where_the_cache_refuses_too(lab
     with lab.refused(cache=True):
         with pytest.raises(redis.ConnectionError):
             client.post(reverse("when_to_use:update_inline", args=[98000001]))
-        response = Client(SERVER_NAME="127.0.0.1").get("/")
-        assert response.status_code == 302
+        assert Client(SERVER_NAME="127.0.0.1").get("/").status_code == 302
     assert members() is None
 
 

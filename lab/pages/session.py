@@ -7,7 +7,7 @@ from typing import Any
 
 from lab import project, run
 from lab.errors import LabError
-from lab.events import ENDS, TaskRun
+from lab.events import TaskRun
 from lab.pages import order, worker_log
 from lab.stage import Stages, StageSpec
 
@@ -30,7 +30,7 @@ class Session:
 
     def left(self) -> list[TaskRun]:
         """Return the tasks that have not ended."""
-        return [task for task in self.stage.recorder.runs() if f"task-{task.state}" not in ENDS]
+        return [task for task in self.stage.recorder.runs() if not task.over]
 
     def report(self) -> list[str]:
         """Return what the worker logged since `begin`, in order; where it logged nothing, how each task ended."""

@@ -1,6 +1,7 @@
 """The evidence says what the site rests on: everything green, every line executed, nothing skipped."""
 
 import ast
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -103,11 +104,13 @@ def work(name):
         assert statements.ran(tmp_path / name, {1, 3, 6, 9, 10, 11}) == lines
 
 
-def test_events_are_relative_to_the_claim_and_name_no_machine(recorded: dict[str, Any]) -> None:
-    events = [event for chapter in recorded.values() for claim in chapter["claims"] for event in claim["events"]]
-    assert events
-    assert all(-1 < event["at"] < 120 for event in events)
-    assert {re.sub(r"_\d+$", "", event["worker"]) for event in events} <= {"client", "worker", "worker_services"}
+def test_runs_are_relative_to_the_claim_and_name_no_machine(recorded: dict[str, Any]) -> None:
+    runs = [run for chapter in recorded.values() for claim in chapter["claims"] for run in claim["runs"]]
+    times = [run[name] for run in runs for name in ("sent", "received", "started", "ended") if name in run]
+    assert times
+    assert all(-1 < at < 120 for at in times)
+    workers = {re.sub(r"_\d+$", "", run["worker"]) for run in runs if "worker" in run}
+    assert workers == {"worker", "worker_services"}
 
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.parent.name)
@@ -130,3 +133,33 @@ def test_every_claim_declares_a_break_and_a_sentence(path: Path) -> None:
 def test_an_example_never_imports_the_lab() -> None:
     for path in EXAMPLES.glob("*/*.py"):
         assert not re.search(r"^\s*(from|import) (lab|docs)\b", path.read_text(), re.MULTILINE), path
+
+
+def test_a_chapter_is_needed_when_it_is_missing_not_green_or_of_other_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("EVIDENCE", "EXAMPLES", "ROOT"):
+        monkeypatch.setattr(evidence, name, tmp_path / "evidence.json" if name == "EVIDENCE" else tmp_path)
+    names = ["whole", "red", "stale", "grown", "missing"]
+    found: dict[str, Any] = {}
+    for name in names[:-1]:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "tasks.py").write_text("x = 1\n")
+        files = {f"{name}/tasks.py": {"sha256": evidence.sha256(tmp_path / name / "tasks.py")}}
+        found[name] = {"claims": [{"outcome": "failed" if name == "red" else "passed"}], "files": files}
+    (tmp_path / "stale" / "tasks.py").write_text("x = 2\n")
+    (tmp_path / "grown" / "demo.py").write_text("x = 1\n")
+    (tmp_path / "evidence.json").write_text(json.dumps({"format": evidence.FORMAT, "chapters": found}))
+    assert evidence.needed(names) == names[1:]
+    (tmp_path / "evidence.json").write_text(json.dumps({"format": 1, "chapters": found}))
+    assert evidence.needed(names) == names
+
+
+def test_lines_are_told_by_role_and_by_claim_of_the_chapter_and_those_left_are_missing(tmp_path: Path) -> None:
+    path = tmp_path / "tasks.py"
+    path.write_text("def work():\n    go()\n    end()\n    pass\n")
+    contexts = {1: ["worker"], 2: ["worker|chains/test_a", "test|other/test_b"], 3: ["worker|chains/test_c"]}
+    entry = evidence.executed("chains", path, contexts)
+    assert entry["executed"] == {"test": [2], "worker": [1, 2, 3]}
+    assert entry["claims"] == {"test_a": [2], "test_c": [3]}
+    assert evidence.missing_lines({"statements": [1, 2, 3, 4], **entry}) == [4]

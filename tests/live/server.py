@@ -13,7 +13,8 @@ from pathlib import Path
 import requests
 
 from lab.paths import ROOT
-from tests.bed import PATIENCE, until
+from lab.processes import wait_until
+from tests.bed import PATIENCE
 
 _LINE = re.compile(r"(http://127\.0\.0\.1:(\d+)/)\?token=(\w+)")
 
@@ -42,7 +43,7 @@ class Server:
 
     def gone(self) -> None:
         """Wait until nothing of the server is left but its log, and remove that."""
-        until(lambda: list(self.tmp.iterdir()) == [self.log], "the removal of every folder")
+        wait_until(lambda: list(self.tmp.iterdir()) == [self.log], PATIENCE, "the removal of every folder")
         shutil.rmtree(self.tmp)
 
 
@@ -63,7 +64,7 @@ def start(*argv: str, root: Path = ROOT, under: Path | None = None) -> Server:
             start_new_session=True,
             env={**os.environ, "TMPDIR": str(tmp)},
         )
-    until(lambda: _LINE.search(log.read_text()) or process.poll() is not None, "the live server's address")
+    wait_until(lambda: _LINE.search(log.read_text()) or process.poll() is not None, PATIENCE, "its address")
     found = _LINE.search(log.read_text())
     assert found, log.read_text()
     return Server(found[1], found[3], process, log, tmp)

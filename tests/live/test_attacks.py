@@ -139,33 +139,22 @@ def test_a_cookie_from_an_earlier_start_is_worthless() -> None:
         second.stop()
 
 
-def test_a_bind_to_more_than_loopback_needs_an_explicit_word() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "lab.pages.server", "--ip", "0.0.0.0", "--no-browser"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+def _refused(*argv: str, words: str) -> None:
+    """Start a server, and demand that it ends at once with one sentence that has `words` in it."""
+    command = [sys.executable, "-m", "lab.pages.server", "--no-browser", *argv]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode != 0
-    assert "--let-others-in" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    (sentence,) = done.stderr.splitlines()
+    assert words in sentence
+
+
+def test_a_bind_to_more_than_loopback_needs_an_explicit_word() -> None:
+    _refused("--ip", "0.0.0.0", words="--let-others-in")
 
 
 def test_a_port_in_use_is_one_sentence(live: Server) -> None:
     port = str(urlsplit(live.address).port)
-    done = subprocess.run(
-        [sys.executable, "-m", "lab.pages.server", "--port", port, "--no-browser"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert done.returncode != 0
-    assert f"Port {port}" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    _refused("--port", port, words=f"Port {port}")
 
 
 def test_a_page_may_speak_with_its_own_origin_alone(live: Server) -> None:

@@ -8,7 +8,8 @@ import psutil
 import pytest
 from playwright.sync_api import Browser, Error, expect
 
-from tests.bed import PATIENCE, until
+from lab.processes import wait_until
+from tests.bed import PATIENCE
 from tests.live.reader import Reader, pids
 from tests.live.server import Server, start
 
@@ -95,7 +96,7 @@ def test_leaving_the_page_frees_everything(browser: Browser, live: Server, leave
     else:
         with contextlib.suppress(Error):
             reader.page.goto("chrome://crash")
-    until(lambda: not any(psutil.pid_exists(pid) for pid in behind.values()), "the end of the page's processes")
+    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in behind.values()), PATIENCE, "the end of them all")
     reader.context.close()
 
 
@@ -105,7 +106,11 @@ def test_a_kernel_whose_page_never_came_is_ended(live: Server) -> None:
     kernels = f"{live.address}api/kernels"
     kernel = reader.post(kernels, headers={"X-XSRFToken": str(reader.cookies["_xsrf"])}, timeout=PATIENCE).json()["id"]
     assert reader.get(f"{kernels}/{kernel}", timeout=PATIENCE).status_code == 200
-    until(lambda: reader.get(f"{kernels}/{kernel}", timeout=PATIENCE).status_code == 404, "the end of the kernel")
+    wait_until(
+        lambda: reader.get(f"{kernels}/{kernel}", timeout=PATIENCE).status_code == 404,
+        PATIENCE,
+        "its end",
+    )
 
 
 def test_a_kernel_that_dies_while_it_starts_is_replaced_without_a_word(browser: Browser) -> None:
@@ -115,7 +120,7 @@ def test_a_kernel_that_dies_while_it_starts_is_replaced_without_a_word(browser: 
     def kernels() -> list[psutil.Process]:
         return [child for child in starting.children() if "lab.pages.live" in child.cmdline()]
 
-    until(kernels, "the start of the first kernel")
+    wait_until(kernels, PATIENCE, "the start of the first kernel")
     for kernel in kernels():
         kernel.kill()
     reader = Reader(browser, server, "chains")
@@ -133,6 +138,6 @@ def test_a_tab_where_nothing_runs_for_twenty_minutes_frees_everything_and_run_re
     chains.state("Ready")
     chains.page.clock.fast_forward("01:00")
     chains.state("Nothing ran for 20 minutes")
-    until(lambda: not any(psutil.pid_exists(pid) for pid in behind.values()), "the end of the page's processes")
+    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in behind.values()), PATIENCE, "the end of them all")
     call.click("reset")
     assert "98000006" in call.run()

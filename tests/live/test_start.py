@@ -12,8 +12,8 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from lab.paths import ROOT
-from lab.processes import lives
-from tests.bed import PATIENCE, slowness, until
+from lab.processes import lives, wait_until
+from tests.bed import PATIENCE, slowness
 from tests.live.reader import Reader, pids
 from tests.live.server import Server, start
 
@@ -47,7 +47,7 @@ def test_a_live_server_that_is_ended_leaves_nothing(browser: Browser, sign: sign
     behind += psutil.Process(server.process.pid).children(recursive=True)
     os.kill(server.process.pid, sign)
     server.process.wait(PATIENCE)
-    until(lambda: not any(lives(process) for process in behind), "the end of every process")
+    wait_until(lambda: not any(lives(process) for process in behind), PATIENCE, "the end of every process")
     server.gone()
     call = reader.block("chains/demo.py")
     call.click("reset")

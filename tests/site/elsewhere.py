@@ -15,10 +15,11 @@ import redis
 from celery import Celery
 
 from lab import broker, project
-from lab.events import ENDS, Recorder, TaskRun
+from lab.events import Recorder, TaskRun
 from lab.guard import Guard
+from lab.processes import wait_until
 from lab.stage import Stage, StageSpec
-from tests.bed import until
+from tests.bed import PATIENCE
 
 SETTINGS = """
 DEBUG = True
@@ -116,7 +117,7 @@ class Elsewhere:
         self._shell = self._start("shell", "manage.py", "shell", "-c", _SHELL)
         for process in (self._worker, self._shell):
             guard.register(process.pid)
-        until(lambda: celery.control.ping(timeout=0.5) or self._worker.poll() is not None, "the worker's start")
+        wait_until(lambda: celery.control.ping(timeout=0.5) or self._worker.poll() is not None, PATIENCE, "a pong")
         assert self._worker.poll() is None, self._read("worker.err")[-3000:]
         celery.control.enable_events(reply=True)
 
@@ -153,7 +154,7 @@ class Elsewhere:
         def done() -> bool:
             return _END in self._read("shell.out")[before[0] :] or self._shell.poll() is not None
 
-        until(done, f"the end of {file}")
+        wait_until(done, PATIENCE, f"the end of {file}")
         printed, logged, _ = (self._read(name)[start:] for name, start in zip(names, before, strict=True))
         assert self._shell.poll() is None, f"{file} raised:\n{logged[-3000:]}"
 
@@ -161,7 +162,7 @@ class Elsewhere:
             runs = recorder.runs()
             if not to_the_end:
                 return all(run.state != "sent" for run in runs)
-            return all(f"task-{run.state}" in ENDS for run in runs) and self._stage.idle()
+            return all(run.over for run in runs) and self._stage.idle()
 
         recorder.wait(settled, 30, f"the worker's part in {file}")
         return Called(printed.removesuffix(f"{_END}\n"), logged, self._read("worker.err")[before[2] :], recorder.runs())

@@ -31,7 +31,7 @@ class BuildKernel(PageKernel):
                 DEADLINE or 3600,
                 "the end of every task that the cell sent",
             )
-        except (AssertionError, TimeoutError, KeyboardInterrupt) as error:
+        except (TimeoutError, KeyboardInterrupt) as error:
             problem = str(error) or "interrupted"
         for line in self.page_session.report():
             print(f"[worker] {line}")

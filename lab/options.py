@@ -1,0 +1,38 @@
+"""The options of `nox -s examples`, `falsify` and `mutants`: which chapters, and what else."""
+
+import argparse
+from typing import NoReturn
+
+from lab.errors import LabError
+
+
+class Parser(argparse.ArgumentParser):
+    """Takes chapters by name, in whatever place; an error is a `LabError`."""
+
+    def __init__(self, session: str, about: str | None, names: list[str]) -> None:
+        """Speak for `nox -s session`; `names` are the chapters that there are."""
+        usage = f"nox -s {session} -- [chapter …] [options]"
+        chapters = f"The chapters are {', '.join(names)}; where none is named, all are meant."
+        super().__init__(usage=usage, description=about, epilog=chapters, allow_abbrev=False)
+        self._session = session
+        self._names = names
+
+    def take_k(self) -> None:
+        """Let claims be chosen with `-k`."""
+        self.add_argument("-k", metavar="EXPRESSION", default="", help="only the claims that pytest's -k would choose")
+
+    def take(self, argv: list[str], *, passed_on: bool = False) -> tuple[argparse.Namespace, list[str], list[str]]:
+        """Return the options, the chapters and, if they may be `passed_on`, the options that are unknown here."""
+        known, others = self.parse_known_args(argv)
+        words = [word for word in others if not word.startswith("-")]
+        unknown = [word for word in others if word.startswith("-")]
+        for word in words:
+            if word not in self._names:
+                raise LabError(f"There is no chapter {word!r}: name one of {', '.join(self._names)}.")
+        if unknown and not passed_on:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return known, list(dict.fromkeys(words)) or self._names, unknown
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the message as one sentence."""
+        raise LabError(f"nox -s {self._session}: {message}; nox -s {self._session} -- --help lists the options.")

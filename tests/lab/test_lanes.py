@@ -1,0 +1,52 @@
+"""How lanes share a broker, and in which order work is taken up."""
+
+from collections import Counter
+from typing import ClassVar
+
+import pytest
+
+from lab import lanes
+from lab.broker import Broker
+
+
+def test_lanes_share_no_database_and_those_of_the_first_come_round_again() -> None:
+    broker = Broker("redis://127.0.0.1:1/0", 50, "Redis 7")
+    shares = [lanes.share(broker, number, 10) for number in range(6)]
+    # Those before and behind are the run's own.
+    assert [(own.first, own.databases) for own, _ in shares] == [(1 + 10 * place, 10) for place in (0, 1, 2, 3, 0, 1)]
+    assert [used for _, used in shares] == [False] * 4 + [True] * 2
+
+
+def test_a_broker_with_one_database_is_not_shared() -> None:
+    broker = Broker("redis://127.0.0.1:1/7", 1, "Redis 7")
+    assert lanes.share(broker, 5, 10) == (broker, False)
+
+
+class Lane:
+    """A lane whose work takes as many looks as it says, and no process."""
+
+    open: ClassVar[Counter[str]] = Counter()
+
+    def __init__(self, _run: None, number: int, _databases: int, work: int, *, lines: bool) -> None:
+        self.began, self.left = 1e12, work
+        self.open["now"] += 1
+        self.open["most"] = max(self.open.values())
+
+    @property
+    def alive(self) -> bool:
+        """Whether there is work left; each look does a part of it."""
+        self.left -= 1
+        return self.left > 0
+
+    def end(self) -> None:
+        """Free the place."""
+        self.open["now"] -= 1
+
+
+def test_each_work_ends_once_and_no_more_lanes_are_open_than_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "Lane", Lane)
+    works = [9, 2, 5, 2, 2]
+    ended = [place for place, _, end in lanes.each(None, 2, 10, works, 60) if end]  # type: ignore[arg-type]
+    assert sorted(ended) == [0, 1, 2, 3, 4]
+    assert ended[0] == 1
+    assert Lane.open == {"now": 0, "most": 2}
