@@ -13,16 +13,14 @@ from pathlib import Path
 
 import nox
 
-ROOT = Path(__file__).resolve().parent
-sys.path.insert(0, str(ROOT))
-
-# Ends with one sentence where nothing of this runs.
-import lab  # noqa: E402, F401
+if sys.platform == "win32":
+    sys.exit("Nothing of this runs on Windows, which has no fork(): use WSL, the Windows Subsystem for Linux.")
 
 nox.needs_version = ">=2025.5.1"
 nox.options.sessions = ["lint", "examples", "falsify", "tests", "docs", "site"]
 nox.options.error_on_missing_interpreters = True
 
+ROOT = Path(__file__).resolve().parent
 LOCK = ROOT / "requirements.txt"
 HOME = ROOT / ".nox" / "lab"
 PYTHON = HOME / "bin" / "python"

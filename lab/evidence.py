@@ -46,8 +46,11 @@ def load() -> dict[str, Any]:
     if EVIDENCE.exists():
         found: dict[str, Any] = json.loads(EVIDENCE.read_text())
         if found.get("format") == FORMAT:
-            kept = {name: found["chapters"][name] for name in chapters() if name in found["chapters"]}
-            return {**found, "chapters": kept}
+            # What is recorded of a chapter that is gone proves nothing.
+            return {
+                **found,
+                "chapters": {name: found["chapters"][name] for name in chapters() if name in found["chapters"]},
+            }
     return {"format": FORMAT, "chapters": {}}
 
 

@@ -4,7 +4,6 @@ What is taken back is exactly what was written. Where one character of it has ch
 nothing is removed.
 """
 
-import argparse
 import importlib.util
 import keyword
 import re
@@ -12,109 +11,88 @@ import shutil
 import sys
 from pathlib import Path
 
-from lab.errors import LabError
-from lab.paths import BUILD, EXAMPLES, ROOT, chapters
+from lab.paths import BUILD, EXAMPLES, ROOT
 
 _TEMPLATE = Path(__file__).parent / "template"
-_STEM = "STEM"
-_FILL_IN = "Fill in"
-_CHAPTERS = EXAMPLES / "CHAPTERS"
-_INDEX = ROOT / "docs" / "index.md"
-_ENTRY = f"\n[{_FILL_IN} the question of {_STEM}]({_STEM}.md)\n: {_FILL_IN} what the page tells, in a line.\n"
-_TOCTREE, _END = "\n```{toctree}\n", "\n```\n"
+_STEM, _FILL_IN = "STEM", "Fill in"
+_ENTRY = f"[{_FILL_IN} the question of {_STEM}]({_STEM}.md)\n: {_FILL_IN} what the page tells, in a line.\n\n"
+_CHAPTERS, _INDEX = EXAMPLES / "CHAPTERS", ROOT / "docs" / "index.md"
+# What comes into which file, and where: behind all, above the first toctree, at its end.
+_LISTS = (
+    (_CHAPTERS, f"{_STEM}\n", r"\Z"),
+    (_INDEX, _ENTRY, r"(?m)^(?=```\{toctree\}$)"),
+    (_INDEX, f"{_STEM}\n", r"(?m)^(?=```$)"),
+)
 # Alliance Auth's project, what `nox -s mutants` calls its settings, the examples' conftest, pages that Sphinx makes.
 _OURS = {"myauth", "settings", "conftest", "search", "genindex"}
-# Whose modules have the names of Django apps, or are found before the chapter's.
+# A module in one of them is found before the chapter, or is a Django app that has the same name.
 _PACKAGES = ("", "allianceauth.", "django.contrib.")
 
 
-def main(argv: list[str]) -> int:
-    """Write the chapter that `argv` names, or take it back; 1 and one sentence where that can't be."""
-    parser = argparse.ArgumentParser(prog="nox -s new --", description=__doc__)
-    parser.add_argument("stem", nargs="?", default="", help="the chapter's name, such as rate_limits")
-    parser.add_argument("--remove", action="store_true", help="take back what was written, if it is unchanged")
-    known = parser.parse_args(argv)
-    try:
-        print(_remove(known.stem) if known.remove else _write(known.stem))
-    except LabError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+def main(argv: list[str]) -> None:
+    """Write the chapter that `argv` names, or take it back; exit with one sentence where that can't be."""
+    match argv:
+        case ["--remove", stem] | [stem, "--remove"]:
+            _remove(stem)
+        case [stem]:
+            _write(stem)
+        case _:
+            sys.exit("Name one chapter: nox -s new -- rate_limits, or nox -s new -- --remove rate_limits.")
 
 
 def _files(stem: str) -> dict[Path, str]:
-    """Return the chapter's files and their texts."""
-    paths = {path: path.relative_to(_TEMPLATE).as_posix() for path in sorted(_TEMPLATE.rglob("*.txt"))}
-    named = {path: name.removesuffix(".txt").replace(_STEM, stem) for path, name in paths.items()}
-    return {ROOT / name: path.read_text().replace(_STEM, stem) for path, name in named.items()}
+    named = {path.relative_to(_TEMPLATE).with_suffix(""): path.read_text() for path in _TEMPLATE.rglob("*.txt")}
+    return {ROOT / str(path).replace(_STEM, stem): text.replace(_STEM, stem) for path, text in sorted(named.items())}
 
 
-def _write(stem: str) -> str:
+def _write(stem: str) -> None:
+    if not re.fullmatch("[a-z][a-z0-9_]*", stem) or keyword.iskeyword(stem):
+        sys.exit(f"{stem!r} can't be a chapter's name: take lower-case letters, digits and underscores.")
     files = _files(stem)
-    problem = _problem(stem, files)
-    if problem:
-        raise LabError(problem)
-    before, toctree, after = _INDEX.read_text().partition(_TOCTREE)
-    listed, end, rest = after.partition(_END)
-    entry = _ENTRY.replace(_STEM, stem)
-    files[_INDEX] = f"{before}{entry}{toctree}{listed}\n{stem}{end}{rest}"
-    files[_CHAPTERS] = f"{_CHAPTERS.read_text()}{stem}\n"
+    there = [str(path.relative_to(ROOT)) for path in (EXAMPLES / stem, *files) if path.exists()]
+    there += [name for package in _PACKAGES if (name := package + stem) in _OURS or importlib.util.find_spec(name)]
+    if there:
+        sys.exit(f"There is a file, page, module or app {there[0]} already: choose another name than {stem!r}.")
+    for path, piece, place in _LISTS:
+        files[path] = re.sub(place, piece.replace(_STEM, stem), files.get(path) or path.read_text(), count=1)
     for path, text in files.items():
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
     todo = [
-        f"  {path.relative_to(ROOT)}:{number}: {line.strip()}"
+        f"  {path.relative_to(ROOT)}:{number}: {line}"
         for path, text in files.items()
         for number, line in enumerate(text.splitlines(), 1)
         if _FILL_IN in line
     ]
-    return "\n".join(
-        [
-            f"The chapter {stem!r} is written, and the last in examples/CHAPTERS. What is yours to fill in:",
-            *todo,
-            f"Next: nox -s examples -- {stem}, nox -s falsify -- {stem}, nox -s docs. CONTRIBUTING.md says the rest.",
-        ]
+    print(
+        f"The chapter {stem!r} is written, as the last in examples/CHAPTERS. What is yours to fill in:",
+        *todo,
+        f"Next: nox -s examples -- {stem}, nox -s falsify -- {stem}, nox -s docs. CONTRIBUTING.md says the rest.",
+        sep="\n",
     )
 
 
-def _problem(stem: str, files: dict[Path, str]) -> str:
-    """Return why `stem` can't be a chapter's name; empty if it can."""
-    if not re.fullmatch("[a-z][a-z0-9_]*", stem) or keyword.iskeyword(stem):
-        return f"{stem!r} can't be a chapter's name: take lower-case letters, digits and underscores."
-    there = [path for path in (EXAMPLES / stem, *files) if path.exists()]
-    if there:
-        return f"{there[0].relative_to(ROOT)} is there already: choose another name than {stem!r}."
-    modules = [f"{package}{stem}" for package in _PACKAGES]
-    taken = [name for name in modules if name in _OURS or importlib.util.find_spec(name)]
-    return f"{taken[0]!r} is a module, an app or a page already: choose another name than {stem!r}." if taken else ""
-
-
-def _remove(stem: str) -> str:
-    if stem not in chapters():
-        raise LabError(f"There is no chapter {stem!r}. The chapters are: {', '.join(chapters())}.")
-    files = _files(stem)
-    there = [path for path in (EXAMPLES / stem).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    changed = [path for path in there if path not in files]
-    changed += [path for path, text in files.items() if not path.exists() or path.read_bytes() != text.encode()]
-    lists = {path: path.read_text() for path in (_CHAPTERS, _INDEX)}
-    line = f"\n{stem}\n"
-    for path, written, stays in ((_CHAPTERS, line, "\n"), (_INDEX, line, "\n"), (_INDEX, _ENTRY, "")):
-        piece = written.replace(_STEM, stem)
-        changed += [path] if lists[path].count(piece) != 1 else []
-        lists[path] = lists[path].replace(piece, stays)
+def _remove(stem: str) -> None:
+    files, lists = _files(stem), {path: path.read_text() for path in (_CHAPTERS, _INDEX)}
+    there = {path for path in (EXAMPLES / stem).rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    same = {path for path, text in files.items() if path.is_file() and path.read_bytes() == text.encode()}
+    changed = [*((there | files.keys()) - same)]
+    for path, piece, _ in _LISTS:
+        lists[path], count = re.subn(f"(?m)^{re.escape(piece.replace(_STEM, stem))}", "", lists[path])
+        changed += [path] if count != 1 else []
     if changed:
-        raise LabError(
-            f"Nothing was removed, as {min(changed).relative_to(ROOT)} is not as nox -s new wrote it: use git, or "
-            "delete the chapter's folder, its page, and its lines in examples/CHAPTERS and docs/index.md."
+        sys.exit(
+            f"Nothing was removed: {min(changed).relative_to(ROOT)} is not what nox -s new wrote. Use git, or delete "
+            "the chapter's folder, its page, and its lines in examples/CHAPTERS and docs/index.md."
         )
     for path, text in lists.items():
         path.write_text(text)
     (ROOT / "docs" / f"{stem}.md").unlink()
     shutil.rmtree(EXAMPLES / stem)
-    # Sphinx leaves the page of a source that is gone where it was built.
+    # Sphinx leaves a page in its output when the source is gone.
     shutil.rmtree(BUILD / "html", ignore_errors=True)
-    return f"The chapter {stem!r} is gone."
+    print(f"The chapter {stem!r} is gone.")
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])
