@@ -49,8 +49,10 @@ def _write(stem: str) -> None:
     if not re.fullmatch("[a-z][a-z0-9_]*", stem) or keyword.iskeyword(stem):
         sys.exit(f"{stem!r} can't be a chapter's name: take lower-case letters, digits and underscores.")
     files = _files(stem)
-    there = [str(path.relative_to(ROOT)) for path in (EXAMPLES / stem, *files) if path.exists()]
-    there += [name for package in _PACKAGES if (name := package + stem) in _OURS or importlib.util.find_spec(name)]
+    there = [
+        *(str(path.relative_to(ROOT)) for path in (EXAMPLES / stem, *files) if path.exists()),
+        *(name for package in _PACKAGES if (name := package + stem) in _OURS or importlib.util.find_spec(name)),
+    ]
     if there:
         sys.exit(f"There is a file, page, module or app {there[0]} already: choose another name than {stem!r}.")
     for path, piece, place in _LISTS:
@@ -75,15 +77,18 @@ def _write(stem: str) -> None:
 def _remove(stem: str) -> None:
     files, lists = _files(stem), {path: path.read_text() for path in (_CHAPTERS, _INDEX)}
     there = {path for path in (EXAMPLES / stem).rglob("*") if path.is_file() and "__pycache__" not in path.parts}
-    same = {path for path, text in files.items() if path.is_file() and path.read_bytes() == text.encode()}
-    changed = [*((there | files.keys()) - same)]
+    changed = [
+        path
+        for path in there | files.keys()
+        if path not in files or not path.exists() or path.read_bytes() != files[path].encode()
+    ]
     for path, piece, _ in _LISTS:
         lists[path], count = re.subn(f"(?m)^{re.escape(piece.replace(_STEM, stem))}", "", lists[path])
         changed += [path] if count != 1 else []
     if changed:
         sys.exit(
-            f"Nothing was removed: {min(changed).relative_to(ROOT)} is not what nox -s new wrote. Use git, or delete "
-            "the chapter's folder, its page, and its lines in examples/CHAPTERS and docs/index.md."
+            f"Nothing was removed: {min(changed).relative_to(ROOT)} is not what nox -s new -- {stem} wrote. Use git, "
+            "or delete the chapter's folder, its page, and its lines in examples/CHAPTERS and docs/index.md."
         )
     for path, text in lists.items():
         path.write_text(text)
