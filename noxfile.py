@@ -13,6 +13,9 @@ from pathlib import Path
 
 import nox
 
+if sys.platform == "win32":
+    sys.exit("Nothing of this runs on Windows, which has no fork(): use WSL, the Windows Subsystem for Linux.")
+
 nox.needs_version = ">=2025.5.1"
 nox.options.sessions = ["lint", "examples", "falsify", "tests", "docs", "site"]
 nox.options.error_on_missing_interpreters = True
@@ -107,6 +110,12 @@ def site(session: nox.Session) -> None:
     run(session, "-m", "tests.browser")
     where = ["tests/site", "tests/live", "tests/test_guards.py"]
     run(session, "-m", "pytest", "-q", "-n", "2", "--dist", "loadgroup", *where, *session.posargs)
+
+
+@nox.session(venv_backend="none", default=False)
+def new(session: nox.Session) -> None:
+    """Write a chapter that is green at once, and say what to fill in. `-- rate_limits`; `-- --remove rate_limits`."""
+    run(session, "-m", "lab.scaffold", *session.posargs)
 
 
 @nox.session(venv_backend="none", default=False)

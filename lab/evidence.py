@@ -12,7 +12,7 @@ from typing import Any
 import coverage
 
 from lab import statements
-from lab.paths import EVIDENCE, EXAMPLES, ROOT
+from lab.paths import EVIDENCE, EXAMPLES, ROOT, chapters
 from lab.run import Run
 
 FORMAT = 4
@@ -44,11 +44,15 @@ def sha256(path: Path) -> str:
 
 
 def load() -> dict[str, Any]:
-    """Return the evidence on disk; an empty record where there is none."""
+    """Return the evidence on disk of the chapters that there are; an empty record where there is none."""
     if EVIDENCE.exists():
         found: dict[str, Any] = json.loads(EVIDENCE.read_text())
         if found.get("format") == FORMAT:
-            return found
+            # What is recorded of a chapter that is gone proves nothing.
+            return {
+                **found,
+                "chapters": {name: found["chapters"][name] for name in chapters() if name in found["chapters"]},
+            }
     return {"format": FORMAT, "chapters": {}}
 
 

@@ -85,7 +85,7 @@ def test_what_the_list_says_of_a_block_is_true() -> None:
         assert 1 <= min(block["lines"]) <= max(block["lines"]) <= len(path.read_text().splitlines())
         chapter = block["file"].split("/")[1]
         tests = {f"{chapter}/{claim['test']}" for claim in recorded[chapter]["claims"]}
-        assert set() < set(block["claims"]) < tests, f"{block['file']} is run by none or by all of its chapter's claims"
+        assert set() < set(block["claims"]) <= tests, f"{block['file']} is run by none of its chapter's claims"
         assert {"allianceauth", "celery", "broker"} <= block["versions"].keys()
 
 
