@@ -18,6 +18,7 @@ from lab import heartbeat, processes, project
 from lab.events import ENDS, TaskRun
 from lab.hold import hold
 from lab.stage import Stage, Stages, WorkerSpec, queue_keys
+from lab.told import Told
 
 
 class Lab:
@@ -33,6 +34,7 @@ class Lab:
         self._stopped: list[processes.Process] = []
         self._logs = {path: path.stat().st_size for path in self._log_folder.glob("*.log")}
         self._printed = {process.name: len(process.output()) for process in stage.processes}
+        self._told = Told(stages.run.folder)
         self._recorder.begin()
         self._began = time.monotonic()
 
@@ -43,7 +45,8 @@ class Lab:
     def demo(self, name: str = "demo.py", **given: Any) -> dict[str, Any]:
         """Run the chapter's file `name`, a script of calls, and return its names; `given` are there before it runs."""
         (folder,) = importlib.import_module(self._chapter).__path__
-        return runpy.run_path(str(Path(folder) / name), init_globals=given)
+        with self._told.noted(name):
+            return runpy.run_path(str(Path(folder) / name), init_globals=given)
 
     @property
     def redis(self) -> Any:
@@ -202,6 +205,10 @@ class Lab:
     def record(self, **data: Any) -> None:
         """Keep figures' data with the claim's evidence; JSON values."""
         self.data.update(data)
+
+    def outputs(self) -> dict[str, str]:
+        """Return by file of calls what it printed, and what the workers have logged since, as a page shows it."""
+        return self._told.outputs(self._recorder.runs())
 
     def logs(self) -> str:
         """Return the last of what every process of the stage printed, for a failure's report."""

@@ -15,13 +15,14 @@ from lab import statements
 from lab.paths import EVIDENCE, EXAMPLES, ROOT
 from lab.run import Run
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass
 class Claim:
     """One claim's record. Seconds are wall time; `events` and `data` are what figures are drawn from.
 
+    `outputs` is by file of calls what it printed, and what the workers logged after it.
     `void` says of each measurement that does not count how many seconds late the machine was.
     """
 
@@ -33,6 +34,7 @@ class Claim:
     waiting: float
     events: list[dict[str, Any]]
     data: dict[str, Any]
+    outputs: dict[str, str] = field(default_factory=dict)
     void: list[float] = field(default_factory=list)
 
 

@@ -175,6 +175,7 @@ class Claims:
             waiting=round(bench.busy(), 3) if bench else 0.0,
             events=bench._recorder.as_record() if bench else [],
             data=bench.data if bench else {},
+            outputs=bench.outputs() if bench else {},
         )
         self.claims.append(claim)
 
