@@ -24,6 +24,8 @@ language = "en"
 extensions = [
     "myst_parser",
     "_ext.blocks",
+    "_ext.whole",
+    "_ext.ran_on",
     "_ext.claims",
     "_ext.charts",
     "_ext.measured",

@@ -20,6 +20,7 @@ from lab.errors import LabError, TimedOut, Unequal
 from lab.events import TaskRun
 from lab.hold import hold
 from lab.stage import Stage, Stages, WorkerSpec, queue_keys
+from lab.told import Told
 
 
 class Lab:
@@ -35,13 +36,15 @@ class Lab:
         self._stopped: list[processes.Process] = []
         self._logs = {path: path.stat().st_size for path in project.log_folder().glob("*.log")}
         self._printed = {process.name: len(process.output()) for process in stage.processes}
+        self._told = Told(stages.run.folder)
         self._recorder.begin()
         self._began = time.monotonic()
 
     def demo(self, name: str = "demo.py", **given: Any) -> dict[str, Any]:
         """Run the chapter's file `name`, a script of calls, and return its names; `given` are there before it runs."""
         (folder,) = importlib.import_module(self._chapter).__path__
-        return runpy.run_path(str(Path(folder) / name), init_globals=given)
+        with self._told.noted(name):
+            return runpy.run_path(str(Path(folder) / name), init_globals=given)
 
     def prints(self, name: str, wanted: str) -> dict[str, Any]:
         """Run the chapter's file `name` as `demo` does, and demand that it prints `wanted`."""
@@ -246,6 +249,10 @@ class Lab:
         """
         figure.draw(kind, rows, **more)
         self.charts[name] = {"kind": kind, "rows": rows, "more": more, "values": values}
+
+    def outputs(self) -> dict[str, str]:
+        """Return by file of calls what it printed, and what the workers have logged since, as a page shows it."""
+        return self._told.outputs(self._recorder.runs())
 
     def logs(self) -> str:
         """Return the last of what every process of the stage printed, for a failure's report."""

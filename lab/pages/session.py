@@ -5,10 +5,9 @@ import shutil
 import sys
 from typing import Any
 
-from lab import project, run
+from lab import order, project, run, worker_log
 from lab.errors import LabError
 from lab.events import TaskRun
-from lab.pages import order, worker_log
 from lab.stage import Stages, StageSpec
 
 
