@@ -252,7 +252,7 @@ class Lab:
 
     def outputs(self) -> dict[str, str]:
         """Return by file of calls what it printed, and what the workers have logged since, as a page shows it."""
-        return self._told.outputs(self._recorder.runs())
+        return self._told.outputs(self._recorder.runs(), self._recorder.began)
 
     def logs(self) -> str:
         """Return the last of what every process of the stage printed, for a failure's report."""

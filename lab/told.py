@@ -30,13 +30,12 @@ class Told:
         """Begin with what comes from now on; `folder` is the lane's."""
         self._log = worker_log.Log(folder)
         self._log.begin()
-        self._printed: dict[str, tuple[float, io.StringIO]] = {}
+        self._printed: dict[str, tuple[float, float, io.StringIO]] = {}
 
     @contextlib.contextmanager
     def noted(self, file: str) -> Iterator[None]:
         """Note what is printed and logged here while the context lasts, under the name of the file of calls."""
-        out = io.StringIO()
-        self._printed.setdefault(file, (time.time(), out))
+        out, began = io.StringIO(), time.time()
         # A claim that looks at what is printed sees no log lines.
         handler = worker_log.Here(out)
         logging.getLogger().addHandler(handler)
@@ -45,13 +44,18 @@ class Told:
                 yield
         finally:
             logging.getLogger().removeHandler(handler)
+            self._printed.setdefault(file, (began, time.time(), out))
 
-    def outputs(self, runs: list[TaskRun]) -> dict[str, str]:
-        """Return by file what its calls printed, then what workers have logged since; `runs` are the claim's tasks."""
+    def outputs(self, runs: list[TaskRun], since: float) -> dict[str, str]:
+        """Return by file what its calls printed, and, where they sent a task, what workers have logged since.
+
+        `runs` are the claim's tasks, whose times count from the time `since`.
+        """
         self._log.read()
         found = {}
-        for file, (began, out) in self._printed.items():
-            records = [record for record in self._log.records if record.at >= began]
-            logged = order.lines(records, runs) or order.ends(runs)
-            found[file] = out.getvalue() + "".join(f"[worker] {line}\n" for line in logged)
+        for file, (began, ended, out) in self._printed.items():
+            lines = []
+            if any(run.sent is not None and began <= since + run.sent <= ended for run in runs):
+                lines = order.lines([record for record in self._log.records if record.at >= began], runs)
+            found[file] = out.getvalue() + "".join(f"[worker] {line}\n" for line in lines)
         return found
