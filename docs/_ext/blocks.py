@@ -85,6 +85,14 @@ class _Shows(SphinxDirective):
         self.env.note_dependency(path)
         return path
 
+    def marked(self, text: str) -> list[int]:
+        """Return which lines of `text` matter, counted from 1: those that hold what the option `mark` says."""
+        mark = self.options.get("mark")
+        found = [place for place, line in enumerate(text.splitlines(), 1) if mark and mark in line]
+        if mark and not found:
+            raise self.error(f"no line that is shown of {self.arguments[0]} holds {mark!r}. Mark a text that one does.")
+        return found
+
     def placed(self, node: Block) -> Block:
         """Return the block with its line and its number on the page."""
         node.line = self.lineno
@@ -111,7 +119,8 @@ class BlockDirective(_Shows):
         """Read the lines."""
         path = self.file()
         options: dict[str, Any] = dict(self.options)
-        mark, output = options.pop("mark", ""), options.pop("output", "")
+        output = options.pop("output", "")
+        options.pop("mark", "")
         if "pyobject" in options:
             options["lineno-match"] = True
         reader = LiteralIncludeReader(str(path), options, self.config)
@@ -126,20 +135,20 @@ class BlockDirective(_Shows):
         else:
             lines = list(range(1, count + 1))
         node = self.placed(block_of(path, text, lines, part=options.get("pyobject", ""), output=output))
-        marked = [place for place, line in enumerate(text.splitlines(), 1) if mark and mark in line]
-        if mark and not marked:
-            raise self.error(f"no line that is shown of {self.arguments[0]} holds {mark!r}. Mark a text that one does.")
-        node[0]["highlight_args"] = {"hl_lines": marked}
+        node[0]["highlight_args"] = {"hl_lines": self.marked(text)}
         return [node]
 
 
 class CallDirective(_Shows, JupyterCell):
-    """`{call} chains/demo.py`: the file as a cell, executed while the page is read, with what came of it."""
+    """`{call} chains/demo.py`: the file as a cell, executed while the page is read, with what came of it.
+
+    `:mark:` is a text; the lines that hold it are the ones that matter.
+    """
 
     required_arguments = 1
     optional_arguments = 0
     has_content = False
-    option_spec: ClassVar[dict[str, Any]] = {}
+    option_spec: ClassVar[dict[str, Any]] = {"mark": directives.unchanged_required}
 
     def run(self) -> list[nodes.Node]:
         """Make the cell, which `ExecuteCalls` executes later."""
@@ -151,6 +160,7 @@ class CallDirective(_Shows, JupyterCell):
         self.arguments = [f"/../{path.relative_to(EXAMPLES.parent).as_posix()}"]
         text = path.read_text()
         node = self.placed(block_of(path, text, list(range(1, len(text.splitlines()) + 1)), called=True))
+        self.options["emphasize-lines"] = ",".join(map(str, self.marked(text)))
         (cell,) = super().run()
         # Whatever a cell raises or prints on stderr comes back as output; ExecuteCalls judges it by page and line.
         cell["raises"], cell["stderr"] = [], True

@@ -86,6 +86,13 @@ def held(runs):
     return [run for run in runs if run.received is not None and run.ended is None]
 
 
+def waits_and_runs(group, colour, runs, began):
+    """The bars of a chart: how long each task waited from its sending on, or from `began`, and when it ran."""
+    for run in runs:
+        yield group, "", max(run.sent - began, 0), run.started - began, "wait"
+        yield group, "", run.started - began, run.ended - began, colour
+
+
 def let_them_take(lab, count, name=None):
     """Wait until the workers hold `count` tasks; if they want more, they take them before they answer the last ping."""
     lab.wait(lambda: len(held(lab.runs(name))) >= count, f"the receipt of {count} x {name or 'any task'}")
@@ -422,6 +429,23 @@ def test_an_urgent_task_waits_behind_ten_that_the_worker_holds(lab):
     assert "WARNING Structure 1035466617946 is under attack" in lab.logged(), f"logged {lab.logged()}"
     assert "INFO Updated the assets of 90000012" in lab.logged(), f"logged {lab.logged()}"
     assert current_app.conf.worker_prefetch_multiplier == 1
+    runs = lab.runs(ASSETS)
+    lab.chart(
+        "urgent_behind_ten",
+        "timeline",
+        [
+            *waits_and_runs("priority 9", "two", runs, runs[0].sent),
+            *waits_and_runs("priority 1", "one", [attack], runs[0].sent),
+        ],
+        legend=[("one", "runs, priority 1"), ("two", "runs, priority 9")],
+        values={
+            "high": 1,
+            "low": 9,
+            "held": sum(run.received < attack.sent for run in runs),
+            "running": sum(run.started < attack.sent for run in runs),
+            "before": len(first),
+        },
+    )
 
 
 @pytest.mark.broken_by(r"the receipt of both did not happen", conf={"worker_disable_prefetch": True})
@@ -693,15 +717,11 @@ def test_a_steady_flow_of_priority_one_starves_nine(lab):
     assert shortest >= 0.05, f"a round took {shortest:.3f} s"
     urgent, late = lab.runs(FLEET), lab.runs(STRUCTURE)
     began = urgent[0].started
-    spans = {run.id: (run.started - began, run.ended - began) for run in [*urgent, *late]}
-    rows = [("priority 1", "", *spans[run.id], "one") for run in urgent]
-    for run in late:
-        rows.append(("priority 9", "", 0, spans[run.id][0], "wait"))
-        rows.append(("priority 9", "", *spans[run.id], "two"))
+    urgent_runs = [("priority 1", "", run.started - began, run.ended - began, "one") for run in urgent]
     lab.chart(
         "starvation",
         "timeline",
-        rows,
+        [*urgent_runs, *waits_and_runs("priority 9", "two", late, began)],
         legend=[("one", "runs, priority 1"), ("two", "runs, priority 9")],
         values={
             "high": 1,
