@@ -33,7 +33,10 @@ extensions = [
     "_ext.anchors",
     "_ext.guards",
     "_ext.source",
+    "_ext.tables",
+    "_ext.colours",
     "_ext.head",
+    "_ext.links",
     "_ext.search",
     "_ext.machine",
     "_ext.unclaimed",
@@ -80,16 +83,15 @@ _repository = next(
     "",
 )
 html_context = {
-    "default_mode": "auto",
     "repository": _repository.removesuffix(".git").rstrip("/"),
     "branch": os.environ.get("REPOSITORY_BRANCH") or os.environ.get("CI_DEFAULT_BRANCH") or "main",
 }
 
-html_theme = "sphinx_book_theme"
+# The pages' frame is docs/_templates/layout.html, their looks are site.css; Sphinx's own theme adds nothing.
+html_theme = "basic"
 html_title = project
 html_static_path = ["docs/_static"]
 html_css_files = ["site.css"]
-html_search_scorer = str(ROOT / "docs" / "_ext" / "scorer.js")
 html_js_files = [("site.js", {"defer": "defer"})]
 if tags.has("live"):  # type: ignore[name-defined]  # noqa: F821
     # Pages of the live server: an editor in each block. A published page has no trace of it.
@@ -106,27 +108,6 @@ html_use_index = False
 html_show_sphinx = False
 html_show_copyright = False
 html_permalinks_icon = "#"
-html_sidebars = {
-    "**": ["navbar-logo.html", "search-button-field.html", "sbt-sidebar-nav.html", "page-toc.html"],
-}
-html_theme_options = {
-    "home_page_in_toc": True,
-    "show_navbar_depth": 1,
-    "navbar_start": [],
-    "navbar_center": [],
-    "navbar_end": [],
-    "navbar_persistent": [],
-    "use_download_button": False,
-    "use_fullscreen_button": False,
-    # The margin on the right belongs to the proofs; the page's contents stand in the sidebar on the left.
-    "secondary_sidebar_items": [],
-    "toc_title": "On this page",
-    "article_footer_items": ["page-links.html"],
-    "pygments_light_style": "a11y-light",
-    "pygments_dark_style": "a11y-dark",
-    "footer_content_items": [],
-    "back_to_top_button": False,
-}
 
 
 def setup(app: object) -> None:
