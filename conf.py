@@ -16,9 +16,6 @@ from lab import kernelspec  # noqa: E402
 from lab.guard import Guard  # noqa: E402
 from lab.paths import BUILD  # noqa: E402
 
-# jsonschema, which comes with jupyter-sphinx, compiles a grammar of URIs for two seconds if it finds this one.
-sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
-
 project = "Celery FAQ for Alliance Auth"
 author = "the Celery FAQ’s authors"
 project_copyright = "MIT licence"
@@ -30,7 +27,6 @@ extensions = [
     "_ext.claims",
     "_ext.charts",
     "_ext.measured",
-    "_ext.anchors",
     "_ext.guards",
     "_ext.source",
     "_ext.tables",
@@ -46,7 +42,7 @@ exclude_patterns = ["_ext", "measured"]
 templates_path = ["docs/_templates"]
 smartquotes = False
 nitpicky = True
-myst_enable_extensions = ["deflist"]
+myst_enable_extensions = ["deflist", "attrs_inline", "attrs_block"]
 myst_heading_anchors = 3
 
 # The kernel that executes the calls. It is known to this build alone.
@@ -112,7 +108,7 @@ html_permalinks_icon = "#"
 
 def setup(app: object) -> None:
     """Write the pages anew when what makes them has changed; Sphinx does not look at that."""
-    made_with = ("docs/_ext/*.*", "docs/_templates/**/*.html", "docs/_static/*.*", "docs/_live/*.*", "lab/figure.py")
+    made_with = ("docs/_ext/*.*", "docs/_templates/*.html", "docs/_static/*.*", "docs/_live/*.*", "lab/figure.py")
     files = sorted(path for pattern in made_with for path in ROOT.glob(pattern))
     mark = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
     app.add_config_value("site_code", mark, "html")  # type: ignore[attr-defined]

@@ -10,20 +10,8 @@ from sphinx import addnodes
 from sphinx.application import Sphinx
 
 # What Sphinx puts beside the pages for themes that need it. Ours does not: its pages load what conf.py names.
-_UNUSED = [
-    "basic.css",
-    "doctools.js",
-    "documentation_options.js",
-    "file.png",
-    "language_data.js",
-    "minus.png",
-    "plus.png",
-    "pygments.css",
-    "searchtools.js",
-    "sphinx_highlight.js",
-    "jupyter-sphinx.css",
-    "thebelab*",
-]
+_UNUSED = ["basic.css", "doctools.js", "documentation_options.js", "file.png", "language_data.js", "minus.png"]
+_UNUSED += ["plus.png", "pygments.css", "searchtools.js", "sphinx_highlight.js", "jupyter-sphinx.css", "thebelab*"]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -8,7 +8,7 @@
   const MOST = 30;
 
   // In this order, also where a page is opened as a file, which may load no modules.
-  const fetched = ["minisearch.js", "base-stemmer.js", "english-stemmer.js", "sections.js"].map((name) => new Promise((done, failed) => {
+  const fetched = ["minisearch/minisearch.js", "base-stemmer.js", "english-stemmer.js", "sections.js"].map((name) => new Promise((done, failed) => {
     const script = Object.assign(document.createElement("script"), { src: new URL(name, here), async: false, onload: done, onerror: failed });
     document.head.append(script);
   }));
