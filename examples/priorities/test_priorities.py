@@ -463,6 +463,52 @@ def test_a_countdown_that_ends_overtakes_what_waits_in_redis(lab):
     assert (late, list(waiting)) == ([9, 9], [LOW + "1"]), f"with {late} they overtook what waited in {waiting}"
 
 
+@pytest.mark.broken_by(r"services, priority 1: 0", file="demo_waiting.py", old="if waiting:", new="if priority < 2:")
+def test_the_lists_hold_what_waits_and_unacked_what_workers_took_and_have_not_begun(lab, capsys):
+    """The lists hold the tasks that wait at each priority, `unacked` those that a worker took and has not begun.
+
+    Of twelve tasks a worker of five threads runs five and holds five in `unacked`; two wait in their list.
+    """
+    with lab.hold(ASSETS):
+        lab.demo("demo_busy.py")
+        let_them_take(lab, 10)
+        lab.demo("demo_attack.py")
+        tasks.update_structure.apply_async(args=[1035466617946], priority=0)
+        tasks.announce_attack.delay(1035466617946)
+        lab.demo("demo_waiting.py")
+        printed = capsys.readouterr().out
+    lab.finished(STRUCTURE)
+    lab.redis.delete(SERVICES + "5")
+    waiting = ["celery, priority 0: 1", "celery, priority 1: 1", "celery, priority 9: 2", "services, priority 5: 1"]
+    wanted = [*(f"{line} waiting" for line in waiting), "held by workers, not begun: 5"]
+    assert printed.splitlines() == wanted, f"printed {printed}"
+
+
+@pytest.mark.broken_by(r"printed .* runs 0 tasks", file="demo_workers.py", old=".active()", new=".reserved()")
+def test_active_names_the_workers_that_answer_and_what_they_run(lab, capsys):
+    """`app.control.inspect().active()` names each worker that answers, and each task it runs, with its arguments."""
+    with lab.hold(ASSETS):
+        tasks.update_assets.delay(90000001)
+        tasks.update_assets.delay(character_id=90000002)
+        lab.started(ASSETS, 2)
+        lab.demo("demo_workers.py")
+        printed = capsys.readouterr().out.splitlines()
+    lab.settle()
+    assert re.fullmatch(r"celery@\S+ runs 2 tasks", printed[0]), f"printed {printed}"
+    running = {f"  {ASSETS} [90000001] {{}}", f"  {ASSETS} [] {{'character_id': 90000002}}"}
+    assert set(printed[1:]) == running, f"printed {printed}"
+
+
+@pytest.mark.workers
+@pytest.mark.broken_by(r"printed ''", file="demo_workers.py", old='print("no worker answers")', new="pass")
+def test_active_returns_nothing_where_no_worker_answers(lab, capsys):
+    """Where no worker answers, `app.control.inspect().active()` returns None."""
+    lab.demo("demo_workers.py")
+    printed = capsys.readouterr().out
+    assert printed == "no worker answers\n", f"printed {printed!r}"
+    assert current_app.control.inspect(timeout=0.1).active() is None
+
+
 @pytest.mark.broken_by(r"taken in the order \[", conf=steps(0, 3, 6, 9))
 def test_a_busy_worker_takes_zero_first_and_nine_last(lab):
     """A worker of five threads, too, takes 0 first of the tasks that wait, then 1, and 9 last."""
