@@ -23,6 +23,7 @@ language = "en"
 
 extensions = [
     "myst_parser",
+    "sphinx.ext.autosectionlabel",
     "_ext.blocks",
     "_ext.claims",
     "_ext.charts",
@@ -33,6 +34,7 @@ extensions = [
     "_ext.colours",
     "_ext.head",
     "_ext.links",
+    "_ext.everything",
     "_ext.search",
     "_ext.machine",
     "_ext.unclaimed",
@@ -44,6 +46,8 @@ smartquotes = False
 nitpicky = True
 myst_enable_extensions = ["deflist", "attrs_inline", "attrs_block"]
 myst_heading_anchors = 3
+# Each section has a label, `page:Title`, so that other documentation can link to it with intersphinx.
+autosectionlabel_prefix_document = True
 
 # The kernel that executes the calls. It is known to this build alone.
 _kernelspecs = BUILD / "kernelspecs"

@@ -3,8 +3,8 @@
 It is a Java program, which npm fetches; without Java and npm the site can't be checked, which the answer 3 says.
 """
 
-import hashlib
 import base64
+import hashlib
 import shutil
 import subprocess
 import sys

@@ -76,8 +76,8 @@ class Notes(SphinxPostTransform):
     def _note(self, number: int, claim: Claim) -> str:
         link = html.escape(source.link(self.app, self.env.docname, claim))
         return (
-            f'<span class="note" id="claim-{number}" role="note"><b>{number}</b>'
-            f'<a href="{link}">{source.prose(claim.sentence)}</a></span>'
+            f'<small class="note" id="claim-{number}" role="note"><b>{number}</b>'
+            f'<a href="{link}">{source.prose(claim.sentence)}</a></small>'
         )
 
 

@@ -16,6 +16,8 @@ from .blocks import Block
 from .charts import Chart
 from .head import description
 from .jupyter import CellOutputNode
+from .measured import Statement
+from .plain import footnotes, verdicts
 from .proof import Evidence
 
 _DIRECTIVE = re.compile(r"^(`{3,}|:{3,})\{([\w-]+)\} *([^\n]*)\n(.*?)^\1 *$\n?", re.MULTILINE | re.DOTALL)
@@ -48,7 +50,10 @@ def write(app: Sphinx, error: Exception | None) -> None:
         found = list(doctree.findall(Block))
         blocks += [_entry(docname, block, evidence) for block in found]
         captions = [chart.words(evidence) for chart in doctree.findall(Chart)]
-        (out / f"{docname}.md").write_text(markdown(Path(app.env.doc2path(docname)).read_text(), found, captions))
+        text = footnotes(app, docname, Path(app.env.doc2path(docname)).read_text(), evidence)
+        if statements := list(doctree.findall(Statement)):
+            text = text.replace("```{measured}\n```\n", verdicts(app, statements, evidence))
+        (out / f"{docname}.md").write_text(markdown(text, found, captions))
     listing = {
         "recorded": {chapter: evidence.chapter(chapter)["recorded"] for chapter in _chapters(blocks)},
         "blocks": blocks,
@@ -97,7 +102,7 @@ def markdown(text: str, blocks: list[Block], captions: list[str]) -> str:
         return f"{body}\n"
 
     text = _DIRECTIVE.sub(replaced, text)
-    text = re.sub(r" ?\{claim\}`[^`]*`|(?:\[\])?\{[.#][\w-]+\}\n?", "", text)
+    text = re.sub(r"(?:\[\])?\{[.#][\w-]+\}\n?", "", text)
     return re.sub(r"\{[\w:-]+\}`([^`<]*?)(?: *<[^>]*>)?`", r"\1", text)
 
 

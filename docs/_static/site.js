@@ -11,7 +11,7 @@
     const said = document.createElement("p");
     said.className = "hidden";
     said.setAttribute("role", "status");
-    document.querySelector("article").append(said);
+    document.querySelector(".text").append(said);
     for (const figure of blocks) {
       // Looked up each time: on a live page it is an editor by then.
       const code = () => figure.querySelector("pre");
@@ -70,7 +70,7 @@
       if (top < frame.top || bottom > frame.bottom) menu.scrollTop += top - frame.top - frame.height / 3;
     };
     const links = new Map([...menu.querySelectorAll('.toc a[href^="#"]')].map((link) => [decodeURIComponent(link.hash.slice(1)), link]));
-    const headings = [...document.querySelectorAll("article section[id] > :is(h2, h3)")];
+    const headings = [...document.querySelectorAll(".text section[id] > :is(h2, h3)")];
     let marked = null;
     const mark = () => {
       const past = headings.filter((heading) => heading.getBoundingClientRect().top < innerHeight / 3).at(-1);
