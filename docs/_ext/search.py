@@ -49,7 +49,7 @@ def write(app: Sphinx, error: Exception | None) -> None:
         (static / name).write_text((_STEMMERS / name).read_text())
 
 
-def sections(doctree: nodes.document, name: str, evidence: Evidence) -> Iterator[dict[str, str]]:
+def sections(doctree: nodes.document, name: str, evidence: Evidence) -> Iterator[dict[str, str | float]]:
     """Yield each section of a page without those within it."""
     for section in doctree.findall(nodes.section):
         own = [node for node in section.children if not isinstance(node, nodes.section | nodes.title)]
@@ -58,6 +58,8 @@ def sections(doctree: nodes.document, name: str, evidence: Evidence) -> Iterator
         claims = {evidence.claims[mark["key"]].sentence for mark in marks if mark["key"] in evidence.claims}
         first = section.parent if isinstance(section.parent, nodes.section) else section
         yield {
+            # Who searches has a symptom more often than a question.
+            "weight": 1.3 if name == "something_is_wrong" else 1,
             "address": f"{name}.html#{section['ids'][0]}",
             "title": section.next_node(nodes.title).astext(),
             "page": "" if first is section else doctree.next_node(nodes.title).astext(),

@@ -36,7 +36,7 @@
     });
     index.addAll(sections);
     const known = new Map(sections.map((section) => [section.address, section]));
-    const boost = { title: 4, page: 1, text: 1, claims: 0.7, code: 0.4 };
+    const boost = { title: 4, page: 0.5, text: 1, claims: 0.7, code: 0.4 };
 
     return (query) => {
       const typed = words(query);
@@ -52,7 +52,7 @@
           }
         };
         note(one, {}, 1);
-        for (const other of groups.get(one) ?? []) if (other !== one) note(other, {}, 0.5);
+        for (const other of groups.get(one) ?? []) if (other !== one) note(other, {}, 0.7);
         if (one.length > 2) note(one, { prefix: true }, 0.6);
         if (!best.size && one.length > 3) note(one, { fuzzy: 0.25 }, 0.5);
         for (const [id, score] of best) {
@@ -61,7 +61,7 @@
         }
       }
       return [...scores]
-        .map(([id, { sum, count }]) => ({ section: known.get(id), score: sum * (0.3 + count / stems.length) }))
+        .map(([id, { sum, count }]) => ({ section: known.get(id), score: sum * (0.1 + count / stems.length) * known.get(id).weight }))
         .sort((one, other) => other.score - one.score)
         .slice(0, MOST)
         .map(({ section }) => ({ ...section, excerpt: excerpt(section, stems, words, stem) }));

@@ -127,5 +127,7 @@ def test_every_figure_is_as_wide_as_a_phone_and_its_words_are_not_shrunk(
         }).map(one => one.textContent)"""
     )
     assert outside == []
-    assert not page.locator("pre").evaluate_all("all => all.filter(one => one.scrollWidth > one.clientWidth + 1).length")
+    assert not page.locator("pre").evaluate_all(
+        "all => all.filter(one => one.scrollWidth > one.clientWidth + 1).length"
+    )
     context.close()
