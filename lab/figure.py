@@ -205,17 +205,16 @@ def staircase(
         x = at / most
         body.append(line(x, top - 4, x, bottom, "mark"))
         anchor, aside = ("start", 5) if x < 0.5 else ("end", -5)
-        body.append(text(x, top + 8 + 16 * number, name, "label", anchor, aside))
+        body.append(text(x, top - 6 - 14 * number, name, "label", anchor, aside))
         table.append((name, "", f"{at:.2f}"))
     legend = [(kind, name) for kind, (name, _) in zip(_COLOURS, rows, strict=False)]
     return Figure(body, bottom + 40, ("", counted, "seconds"), table, legend)
 
 
 def bars(rows: Sequence[tuple[str, Sequence[float]]], unit: str, counted: str) -> Figure:
-    """Draw heights side by side, one small panel below the other.
+    """Draw heights side by side, one small panel below the other, with a row for each: its name and the heights.
 
-    There is a row for each panel: its name and the heights from 0 on of the x axis, which counts `unit`; `counted` is
-    what the heights are.
+    The heights stand from 0 on of the x axis, which counts `unit`; `counted` is what they are.
     """
     most = max(max(heights) for _, heights in rows) or 1
     panel, gap, top = 92.0, 60.0, 54.0
@@ -231,8 +230,7 @@ def bars(rows: Sequence[tuple[str, Sequence[float]]], unit: str, counted: str) -
                 tall = height / most * panel
                 body.append(rect((number + 0.08) * wide, y + panel - tall, wide * 0.84, tall, kind))
         peak = max(heights)
-        at = (list(heights).index(peak) + 0.5) * wide
-        tall = peak / most * panel
+        at, tall = (list(heights).index(peak) + 0.5) * wide, peak / most * panel
         anchor, side = ("start", 1) if at < 0.6 else ("end", -1)
         above = y + panel - tall + (10 if tall > panel / 2 else -6)
         body.append(text(at + wide / 2 * side, above, f"at most {peak:g}", "tick", anchor, 4 * side))

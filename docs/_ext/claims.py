@@ -120,7 +120,7 @@ def _visit(self: Any, node: ClaimMark) -> None:
         # The keyboard reaches the note itself, next to its number: two stops for each claim would be one too many.
         more = f'title="{html.escape(node["sentence"])}"' if node["told"] else 'tabindex="-1"'
         # The joiner keeps the number on the line of what it stands behind.
-        self.body.append(f'&#8288;<sup><a href="#claim-{number}" aria-label="Claim {number}" {more}>{number}</a></sup>')
+        self.body.append(f'<sup>&#8288;<a href="#claim-{number}" aria-label="Claim {number}" {more}>{number}</a></sup>')
     raise nodes.SkipNode
 
 

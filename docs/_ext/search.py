@@ -63,7 +63,17 @@ def sections(doctree: nodes.document, name: str, evidence: Evidence) -> Iterator
             "address": f"{name}.html#{section['ids'][0]}",
             "title": section.next_node(nodes.title).astext(),
             "page": "" if first is section else doctree.next_node(nodes.title).astext(),
-            "text": " ".join(" ".join(node.astext().split()) for node in own if not list(node.findall(Block))),
+            "text": " ".join(_words(node) for node in own if not list(node.findall(Block))),
             "claims": " ".join(sorted(claims)),
             "code": " ".join(" ".join(block.astext().split()) for block in blocks),
         }
+
+
+def _words(node: nodes.Node) -> str:
+    """Return what a part of a page says, without HTML that stands in its source."""
+    copy = node.deepcopy()
+    for raw in list(copy.findall(nodes.raw)):
+        if raw is copy:
+            return ""
+        raw.parent.remove(raw)
+    return " ".join(copy.astext().split())

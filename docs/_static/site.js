@@ -83,6 +83,9 @@
     };
     const page = menu.querySelector('[aria-current="page"]');
     if (page) inView(page);
+    menu.addEventListener("click", ({ target }) => {
+      if (target.closest("a") && menu.matches(":popover-open")) menu.hidePopover();
+    });
     addEventListener("scroll", mark, { passive: true });
     mark();
   };

@@ -24,7 +24,7 @@ def _unseen(page: Page) -> list[str]:
         kind
         for kind, where in WANTED.items()
         for seen in page.locator(where).evaluate_all(
-            "all => all.map(one => one.checkVisibility({contentVisibilityAuto: true}) && one.getBoundingClientRect().height > 2)"
+            "all => all.map(one => one.checkVisibility() && one.getBoundingClientRect().height > 2)"
         )
         if not seen
     ]
