@@ -31,7 +31,7 @@ class _Paragraphs(HTMLParser):
             self._end()
         if tag in _LEFT_OUT:
             self._open.append(tag)
-        if tag == "code":
+        if tag == "code" and not self._open:
             # A stop within code ends no sentence, and a call is one word.
             self._words += "\ue000"
 
@@ -40,7 +40,7 @@ class _Paragraphs(HTMLParser):
             self._end()
         if self._open and tag == self._open[-1]:
             self._open.pop()
-        if tag == "code":
+        if tag == "code" and not self._open:
             self._words += "\ue001"
 
     def handle_data(self, data: str) -> None:
