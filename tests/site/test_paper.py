@@ -106,7 +106,8 @@ def test_no_number_of_a_claim_begins_a_line_and_each_note_begins_at_its_sentence
         far = page.locator(".note").evaluate_all(
             """all => all.filter(one => {
                 const mark = document.querySelector(`sup a[href="#${one.id}"]`);
-                return !mark.closest("table") && one.getBoundingClientRect().top - mark.getBoundingClientRect().top < -40;
+                const [note, number] = [one, mark].map(node => node.getBoundingClientRect().top);
+                return !mark.closest("table") && note - number < -40;
             }).map(one => one.textContent)"""
         )
         assert far == [], "a note stands above its sentence"
