@@ -8,6 +8,7 @@ and its words are as large as anywhere.
 """
 
 import html
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -93,14 +94,8 @@ def ticks(most: float, count: int = 6) -> list[float]:
     """Return round numbers from 0 up to `most`."""
     if most <= 0:
         return [0.0]
-    step = 10.0 ** len(str(int(most)))
-    while most / step < count:
-        for factor in (2, 2.5, 2):
-            step /= factor
-            if most / step >= count:
-                break
-        if step < 1e-3:
-            break
+    power = 10.0 ** math.floor(math.log10(most))
+    step = next(power * factor for factor in (2, 1, 0.5, 0.2, 0.1) if most / (power * factor) >= count)
     if most / step > 2 * count:
         step *= 2
     return [number * step for number in range(int(most / step + 1e-9) + 1)]

@@ -1,6 +1,8 @@
 """The directives `{block}` and `{call}`: code from a file under `examples/`, shown, or shown and executed."""
 
 import html
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -8,7 +10,6 @@ from docutils import nodes
 from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
 from sphinx.directives.code import LiteralIncludeReader
-from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import parselinenos
 from sphinx.util.docutils import SphinxDirective
 
@@ -16,8 +17,7 @@ from lab.paths import EXAMPLES, ROOT
 
 from . import source
 from .jupyter import CellOutputNode, ExecuteJupyterCells, JupyterCell
-from .markup import Markup
-from .proof import NOT_YET, Claim, Evidence, Lines, Stop
+from .proof import NOT_YET, Claim, Evidence, Lines, Stop, recorded
 
 _LANGUAGES = {".py": "python", ".html": "html+django", ".toml": "toml", ".conf": "ini", ".sh": "bash", ".txt": "text"}
 
@@ -36,14 +36,13 @@ class Block(nodes.General, nodes.Element):
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Register directives, the executing transform, and the evidence under each block."""
-    for other in ("jupyter", "kept", "markup"):
-        app.setup_extension(f"_ext.{other}")
+    """Register directives, the executing transform, and what shows a block with its evidence."""
+    app.setup_extension("_ext.jupyter")
+    app.setup_extension("_ext.kept")
     app.add_transform(ExecuteCalls)
     app.add_node(Block, html=(_visit_block, _depart_block))
     app.add_directive("block", BlockDirective)
     app.add_directive("call", CallDirective)
-    app.add_post_transform(EvidenceLines)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -58,12 +57,8 @@ class _Shows(SphinxDirective):
                 f"there is no file examples/{self.arguments[0]}. Name an existing one by its path from examples/, "
                 "for example chains/tasks.py."
             )
-        self.env.note_dependency(self.relative(path))
+        self.env.note_dependency(path)
         return path
-
-    def relative(self, path: Path) -> str:
-        """Return a file's path from the pages' folder, which is how Sphinx counts dependencies."""
-        return str(self.env.relfn2path(f"/../{path.relative_to(EXAMPLES.parent).as_posix()}")[0])
 
     def shown(self, path: Path, text: str, lines: list[int], **more: Any) -> Block:
         """Return the block without its content."""
@@ -125,7 +120,7 @@ class CallDirective(_Shows, JupyterCell):
         # What the call prints depends on the tasks it calls and on the kernel.
         others = [file for file in path.parent.glob("*.py") if not file.name.startswith("test_")]
         for other in (*others, ROOT / "lab" / "kernel.py", ROOT / "lab" / "worker_log.py"):
-            self.env.note_dependency(self.relative(other))
+            self.env.note_dependency(other)
         self.arguments = [f"/../{path.relative_to(EXAMPLES.parent).as_posix()}"]
         text = path.read_text()
         node = self.shown(path, text, list(range(1, len(text.splitlines()) + 1)), called=True, part="")
@@ -172,26 +167,8 @@ class ExecuteCalls(ExecuteJupyterCells):
         return ""
 
 
-class EvidenceLines(SphinxPostTransform):
-    """Puts under each block what it ran on and which claims it was part of."""
-
-    default_priority = 400
-    formats = ("html",)
-
-    def run(self, **_: Any) -> None:
-        """Append the line to each block of the page."""
-        evidence = Evidence()
-        for node in self.document.findall(Block):
-            markup = f'<p class="evidence">{NOT_YET}.</p>'
-            if not node.problem(evidence):
-                markup = evidence_line(
-                    evidence, node.shown, lambda claim: source.link(self.app, self.env.docname, claim)
-                )
-            node += Markup(html=markup)
-
-
-def evidence_line(evidence: Evidence, shown: Lines, link: Any) -> str:
-    """Return the quiet line under a block, which opens to the claims."""
+def evidence_line(evidence: Evidence, shown: Lines, link: Callable[[Claim], str]) -> str:
+    """Return the quiet line under a block, what it ran on, which opens to the claims that it was part of."""
     claims = evidence.proofs(shown)
     seconds = sum(claim.seconds for claim in claims)
     plural = "" if len(claims) == 1 else "s"
@@ -222,4 +199,9 @@ def _visit_block(self: Any, node: Block) -> None:
 
 
 def _depart_block(self: Any, node: Block) -> None:
-    self.body.append("</figure>\n")
+    # What is written here, and is no part of the page's text, the search index passes over.
+    line = f'<p class="evidence">{NOT_YET}.</p>'
+    if not node.problem(recorded()):
+        link = partial(source.link, self.builder, self.builder.current_docname)
+        line = evidence_line(recorded(), node.shown, link)
+    self.body.append(f"{line}</figure>\n")

@@ -3,18 +3,17 @@
 It is drawn when the page is written. A caption's numbers are the recorded ones: it names them, as in `{count} tasks`.
 """
 
+import html
 import re
 from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
-from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.docutils import SphinxDirective
 
 from lab import figure
 
-from .markup import Markup
-from .proof import NOT_YET, RUN, Claim, Evidence
+from .proof import NOT_YET, RUN, Claim, Evidence, recorded
 
 _PLACE = re.compile(r"\{(\w*)\}")
 # Not 'one', which is a pronoun as well, nor 'second', which is a unit.
@@ -95,26 +94,17 @@ class ChartDirective(SphinxDirective):
         return [node]
 
 
-class Draw(SphinxPostTransform):
-    """Draws the figures of a page."""
-
-    default_priority = 404
-    formats = ("html",)
-
-    def run(self, **_: Any) -> None:
-        """Replace the nodes."""
-        evidence = Evidence()
-        for node in list(self.document.findall(Chart)):
-            caption = node.words(evidence)
-            if node.problem(evidence):
-                node.replace_self(nodes.paragraph("", f"{NOT_YET}: {caption}"))
-                continue
-            node.replace_self(Markup(html=node.drawn(evidence).markup(node["name"], caption)))
+def _visit(self: Any, node: Chart) -> None:
+    caption = node.words(recorded())
+    if node.problem(recorded()):
+        self.body.append(f"<p>{NOT_YET}: {html.escape(caption)}</p>\n")
+    else:
+        self.body.append(node.drawn(recorded()).markup(node["name"], caption))
+    raise nodes.SkipNode
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Register the directive."""
-    app.add_node(Chart)
+    """Register the directive, and what draws the figure."""
+    app.add_node(Chart, html=(_visit, None))
     app.add_directive("chart", ChartDirective)
-    app.add_post_transform(Draw)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

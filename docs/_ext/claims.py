@@ -11,8 +11,7 @@ from sphinx.util.docutils import SphinxRole
 from lab.paths import chapters
 
 from . import source
-from .markup import Markup
-from .proof import Claim, Evidence
+from .proof import Claim, Evidence, recorded
 
 
 class ClaimMark(nodes.Inline, nodes.TextElement):
@@ -58,7 +57,7 @@ class Notes(SphinxPostTransform):
 
     def run(self, **_: Any) -> None:
         """Give each mark its number, and the first mark of a claim its note."""
-        evidence = Evidence()
+        evidence = recorded()
         numbers: dict[str, int] = {}
         for mark in list(self.document.findall(ClaimMark)):
             if mark.problem(evidence):
@@ -70,11 +69,11 @@ class Notes(SphinxPostTransform):
             _close_up(mark)
             # A claim is told once, where it comes up first; the number leads there from everywhere else.
             if first:
-                note = Markup(html=self._note(mark["number"], claim))
+                note = nodes.raw("", self._note(mark["number"], claim), format="html")
                 _put(note, mark)
 
     def _note(self, number: int, claim: Claim) -> str:
-        link = html.escape(source.link(self.app, self.env.docname, claim))
+        link = html.escape(source.link(self.app.builder, self.env.docname, claim))
         return (
             f'<small class="note" id="claim-{number}" role="note"><b>{number}</b>'
             f'<a href="{link}">{source.prose(claim.sentence)}</a></small>'
@@ -95,7 +94,7 @@ def _close_up(mark: nodes.Element) -> None:
         del parent[place]
 
 
-def _put(note: Markup, mark: nodes.Element) -> None:
+def _put(note: nodes.raw, mark: nodes.Element) -> None:
     """Put a note where it floats beside its sentence: behind the mark, before its table, or below its heading."""
     outer: nodes.Element = mark
     while not isinstance(outer, nodes.title | nodes.table | nodes.document):

@@ -8,7 +8,7 @@ from sphinx.application import Sphinx
 
 from lab.paths import chapters
 
-from .proof import Evidence
+from .proof import recorded
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -41,9 +41,9 @@ def report(app: Sphinx, repository: str, pagename: str) -> str:
     page = f"{app.config.html_baseurl}{pagename}.html"
     told = f"Page: {page}\n"
     if pagename in chapters():
-        evidence = Evidence()
-        recorded = evidence.chapter(pagename)["recorded"][:10]
-        told += f"Proven on: {evidence.line(pagename)}, {recorded}\n"
+        evidence = recorded()
+        when = evidence.chapter(pagename)["recorded"][:10]
+        told += f"Proven on: {evidence.line(pagename)}, {when}\n"
     told += "\nThe sentence:\n\nWhat you see instead, and on which versions:\n"
     title = f"A wrong sentence on {pagename}"
     names = ("title", "body") if "github" in repository else ("issue[title]", "issue[description]")

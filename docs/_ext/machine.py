@@ -18,7 +18,7 @@ from .head import description
 from .jupyter import CellOutputNode
 from .measured import Statement
 from .plain import footnotes, verdicts
-from .proof import Evidence
+from .proof import Evidence, recorded
 
 _DIRECTIVE = re.compile(r"^(`{3,}|:{3,})\{([\w-]+)\} *([^\n]*)\n(.*?)^\1 *$\n?", re.MULTILINE | re.DOTALL)
 
@@ -44,7 +44,7 @@ def write(app: Sphinx, error: Exception | None) -> None:
         return
     out = Path(app.outdir)
     blocks: list[dict[str, Any]] = []
-    evidence = Evidence()
+    evidence = recorded()
     for docname in sorted(app.env.found_docs):
         doctree = app.env.get_doctree(docname)
         found = list(doctree.findall(Block))

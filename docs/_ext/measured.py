@@ -13,7 +13,7 @@ from sphinx.util.docutils import SphinxDirective
 from lab.paths import chapters
 
 from . import source
-from .proof import NOT_YET, Evidence
+from .proof import NOT_YET, Evidence, recorded
 
 VERDICTS = {"holds": "holds", "holds with limits": "limits", "does not hold": "fails"}
 
@@ -70,7 +70,7 @@ class Table(SphinxPostTransform):
         statements = list(self.document.findall(Statement))
         if not statements:
             return
-        evidence = Evidence()
+        evidence = recorded()
         rows = []
         for chapter in chapters():
             group = [node for node in statements if node["chapter"] == chapter]
@@ -101,7 +101,7 @@ class Table(SphinxPostTransform):
         proven = not node.problem(evidence)
         for key in node["claims"] if proven else ():
             claim = evidence.claims[key]
-            link = html.escape(source.link(self.app, self.env.docname, claim))
+            link = html.escape(source.link(self.app.builder, self.env.docname, claim))
             links.append(f'<li><a href="{link}">{source.prose(claim.sentence)}</a></li>')
         summary = f"{len(links)} claim{'s' if len(links) > 1 else ''}"
         proofs = f"<details><summary>{summary}</summary><ul>{''.join(links)}</ul></details>" if proven else NOT_YET

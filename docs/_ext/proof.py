@@ -3,7 +3,7 @@
 import ast
 import hashlib
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -168,3 +168,9 @@ class Evidence:
         """Return what a chapter ran on, in a line."""
         versions = self.chapter(chapter)["versions"]
         return " · ".join([*(f"{shown} {versions[name]}" for name, shown in NAMES.items()), versions["broker"]])
+
+
+@cache
+def recorded() -> Evidence:
+    """Return the evidence that this build is made from, which is read once."""
+    return Evidence()

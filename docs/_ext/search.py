@@ -15,7 +15,7 @@ from sphinx.application import Sphinx
 
 from .blocks import Block
 from .claims import ClaimMark
-from .proof import Evidence
+from .proof import Evidence, recorded
 
 _STEMMERS = Path(sphinx.__file__).parent / "search" / "minified-js"
 
@@ -37,7 +37,7 @@ def write(app: Sphinx, error: Exception | None) -> None:
     """Write the sections and the words that stand for one another, and copy the stemmer."""
     if error or app.builder.name != "html":
         return
-    evidence = Evidence()
+    evidence = recorded()
     pages = sorted(name for name in app.env.found_docs if "orphan" not in app.env.metadata[name])
     found = [section for name in pages for section in sections(app.env.get_doctree(name), name, evidence)]
     synonyms = tomllib.loads((Path(__file__).parent / "synonyms.toml").read_text())["groups"]

@@ -8,6 +8,7 @@ from typing import Any
 from pygments import highlight
 from pygments.lexers import PythonLexer
 from sphinx.application import Sphinx
+from sphinx.builders import Builder
 
 from lab.paths import EXAMPLES, chapters
 
@@ -21,9 +22,9 @@ def setup(app: Sphinx) -> dict[str, bool]:
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
-def link(app: Sphinx, docname: str, claim: Claim) -> str:
+def link(builder: Builder, docname: str, claim: Claim) -> str:
     """Return the address of a claim's test, relative to a page."""
-    return app.builder.get_relative_uri(docname, f"proof/{claim.chapter}") + f"#{claim.test}"
+    return builder.get_relative_uri(docname, f"proof/{claim.chapter}") + f"#{claim.test}"
 
 
 def prose(sentence: str) -> str:
