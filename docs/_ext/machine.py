@@ -14,6 +14,8 @@ from sphinx.application import Sphinx
 from .blocks import Block
 from .charts import Chart
 from .head import description
+from .measured import Statement
+from .plain import footnotes, verdicts
 from .proof import Evidence, recorded
 from .whole import Whole
 
@@ -47,7 +49,9 @@ def write(app: Sphinx, error: Exception | None) -> None:
         found = list(doctree.findall(Block))
         blocks += [_entry(docname, block, evidence) for block in found]
         captions = [chart.words(evidence) for chart in doctree.findall(Chart)]
-        text = Path(app.env.doc2path(docname)).read_text()
+        text = footnotes(app, docname, Path(app.env.doc2path(docname)).read_text(), evidence)
+        if statements := list(doctree.findall(Statement)):
+            text = text.replace("```{measured}\n```\n", verdicts(app, statements, evidence))
         # A file that is folded away stands in no directive.
         fences = ["".join(_fences(block, evidence)) for block in found if not isinstance(block.parent, Whole)]
         (out / f"{docname}.md").write_text(markdown(text, fences, captions))
@@ -99,7 +103,7 @@ def markdown(text: str, fences: list[str], captions: list[str]) -> str:
         return f"{body}\n"
 
     text = _DIRECTIVE.sub(replaced, text)
-    text = re.sub(r" ?\{claim\}`[^`]*`|(?:\[\])?\{[.#][\w-]+\}\n?", "", text)
+    text = re.sub(r"(?:\[\])?\{[.#][\w-]+\}\n?", "", text)
     return re.sub(r"\{[\w:-]+\}`([^`<]*?)(?: *<[^>]*>)?`", r"\1", text)
 
 

@@ -13,25 +13,25 @@ PAGES = sorted(path.stem for path in (ROOT / "docs").glob("*.md"))
 MOST = 30
 _PARAGRAPHS = {"p", "dt", "dd", "li", "h1", "h2", "h3"}
 # What is drawn or written by a program, and what a sentence is not made of.
-_LEFT_OUT = {"figure", "table", "details", "sup", "nav", "footer"}
+_LEFT_OUT = {"figure", "table", "details", "sup", "small", "nav", "footer"}
 
 
 class _Paragraphs(HTMLParser):
-    """Collects the paragraphs of a page's article."""
+    """Collects the paragraphs of a page's text."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.paragraphs: list[str] = []
         self._open: list[str] = []
         self._words = ""
-        self.feed(text[text.index("<article") : text.index("</article>")])
+        self.feed(text[text.index("<main") : text.index("</main>")])
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag in _PARAGRAPHS:
             self._end()
         if tag in _LEFT_OUT:
             self._open.append(tag)
-        if tag == "code":
+        if tag == "code" and not self._open:
             # A stop within code ends no sentence, and a call is one word.
             self._words += "\ue000"
 
@@ -40,7 +40,7 @@ class _Paragraphs(HTMLParser):
             self._end()
         if self._open and tag == self._open[-1]:
             self._open.pop()
-        if tag == "code":
+        if tag == "code" and not self._open:
             self._words += "\ue001"
 
     def handle_data(self, data: str) -> None:

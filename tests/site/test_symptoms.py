@@ -10,6 +10,7 @@ HTML = BUILD / "html"
 PAGE = "something_is_wrong.html"
 # The section that is no symptom.
 FIRST = "look-first"
+_NOTES = ("details", "small")
 
 
 class _Sections(HTMLParser):
@@ -33,8 +34,8 @@ class _Sections(HTMLParser):
         if not self._sections:
             return
         section = self._sections[-1]
-        # Within the notes of a list stand items too, but no causes.
-        self._inside += tag == "details"
+        # What stands in a note is no cause.
+        self._inside += tag in _NOTES
         if tag in ("li", "dd") and not self._inside:
             self.causes.setdefault(section, []).append([])
         if tag == "a" and given.get("href") and not self._inside and "headerlink" not in given.get("class", ""):
@@ -45,7 +46,7 @@ class _Sections(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if tag == "section":
             self._sections.pop()
-        self._inside -= bool(self._sections) and tag == "details"
+        self._inside -= bool(self._sections) and tag in _NOTES
 
 
 def _sections(page: str) -> _Sections:
@@ -66,7 +67,7 @@ def test_every_symptom_reaches_its_section_in_two_clicks_from_the_first_page() -
     assert PAGE in clicks
     for symptom in wanted:
         for cause in symptoms.causes[symptom]:
-            leads = [link for link in cause if "#" in link and not link.startswith(("#proof", "proof/"))]
+            leads = [link for link in cause if "#" in link and not link.startswith(("#claim", "proof/"))]
             assert leads, f"{symptom}: a cause leads nowhere"
             assert [link for link in leads if not _lands(link)] == [], symptom
 
