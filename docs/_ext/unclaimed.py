@@ -65,7 +65,7 @@ def unclaimed(doctree: nodes.document) -> Iterator[tuple[int, str]]:
         if isinstance(node, nodes.paragraph | nodes.term) and not isinstance(node.parent, nodes.entry):
             text = _text(node)
             for found in _SENTENCE.finditer(text):
-                if _MARK not in found[0] and not _only_a_link(node):
+                if _MARK not in found[0] and found[0].strip() and not _only_a_link(node):
                     yield line_of(node) + text.count("\n", 0, found.start()), _plain(found[0])
 
 
@@ -75,6 +75,8 @@ def _text(node: nodes.Node) -> str:
         return _MARK
     if isinstance(node, nodes.literal):
         return f"{_CODE}{node.astext().translate(_HIDDEN)}"
+    if isinstance(node, nodes.raw):
+        return ""
     if isinstance(node, nodes.Text):
         return str(node)
     return "".join(_text(child) for child in node.children)
