@@ -430,21 +430,17 @@ def test_an_urgent_task_waits_behind_ten_that_the_worker_holds(lab):
     assert "INFO Updated the assets of 90000012" in lab.logged(), f"logged {lab.logged()}"
     assert current_app.conf.worker_prefetch_multiplier == 1
     runs = lab.runs(ASSETS)
+    began = runs[0].sent
+    running = [run for run in runs if run.started < attack.sent]
+    held = [run for run in runs if run.received < attack.sent <= run.started]
+    queued = [run for run in runs if run.received >= attack.sent]
+    groups = (("run", "two", running), ("held by the worker", "two", held), ("wait in Redis", "two", queued))
     lab.chart(
         "urgent_behind_ten",
         "timeline",
-        [
-            *waits_and_runs("priority 9", "two", runs, runs[0].sent),
-            *waits_and_runs("priority 1", "one", [attack], runs[0].sent),
-        ],
+        [bar for group in (*groups, ("urgent", "one", [attack])) for bar in waits_and_runs(*group, began)],
         legend=[("one", "runs, priority 1"), ("two", "runs, priority 9")],
-        values={
-            "high": 1,
-            "low": 9,
-            "held": sum(run.received < attack.sent for run in runs),
-            "running": sum(run.started < attack.sent for run in runs),
-            "before": len(first),
-        },
+        values={"high": 1, "low": 9, "held": len(running + held), "running": len(running), "before": len(first)},
     )
 
 
