@@ -121,7 +121,7 @@ def _mutated(mutant: Mutant, own: run.Run) -> dict[str, Any]:
         return outcome(UNLOADABLE, repr(error)[:200])
     tests, green = _tests(mutant), 0
     while tests:
-        found = verdict.of(own, "--maxfail=1", *tests, deadline=_CLAIM)
+        found = verdict.of(own, "--maxfail=1", *tests, seconds=_CLAIM)
         green += found["green"]
         if not found["red"]:
             break
@@ -130,7 +130,7 @@ def _mutated(mutant: Mutant, own: run.Run) -> dict[str, Any]:
             return outcome(KILLED, "(the chapter's tests can't be imported)")
         # Red twice, or a machine that was late at the wrong moment would kill mutants.
         place = next(place for place, test in enumerate(tests) if test.endswith(f"::{red['test']}"))
-        again = verdict.of(own, tests[place], deadline=_CLAIM)
+        again = verdict.of(own, tests[place], seconds=_CLAIM)
         if again["red"]:
             void = UNMEASURED in again["red"][0]["message"]
             return outcome(VOID if void else KILLED, red["test"])
