@@ -11,12 +11,15 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import redis
+from celery import current_app
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from lab import figure, heartbeat, processes, project
-from lab.errors import LabError, TimedOut, Unequal
+from lab.errors import LabError, Unequal
 from lab.events import TaskRun
 from lab.hold import hold
 from lab.stage import Stage, Stages, WorkerSpec, queue_keys
@@ -53,9 +56,6 @@ class Lab:
 
     def savepoints(self, name: str) -> list[str]:
         """Run the chapter's file `name` inside a transaction; return which transactions it begins and ends in that."""
-        from django.db import connection
-        from django.test.utils import CaptureQueriesContext
-
         with CaptureQueriesContext(connection) as queries:
             self.demo(name)
         return [query["sql"].partition(' "')[0] for query in queries if "SAVEPOINT" in query["sql"]]
@@ -123,10 +123,10 @@ class Lab:
 
     def _at_least(self, count: int, name: str | None, chosen: Callable[[TaskRun], bool], *wait: Any) -> list[TaskRun]:
         def found() -> list[TaskRun]:
-            those = [run for run in self._recorder.runs(name) if chosen(run)]
-            return those if len(those) >= count else []
+            return [run for run in self._recorder.runs(name) if chosen(run)]
 
-        return cast(list[TaskRun], self.wait(found, *wait))
+        self.wait(lambda: len(found()) >= count, *wait)
+        return found()
 
     def hold(self, name: str) -> contextlib.AbstractContextManager[None]:
         """Hold each task called `name` that starts while the context lasts: it runs, but before its first line."""
@@ -166,11 +166,11 @@ class Lab:
 
     def resume(self, worker: int | None = None) -> None:
         """Let the workers that were started paused, or one of them, consume the queue `celery`."""
-        from myauth.celery import app
-
         chosen = self.workers if worker is None else [self.workers[worker]]
         nodes = [process.node for process in chosen]
-        replies = app.control.add_consumer("celery", destination=nodes, reply=True, timeout=60, limit=len(nodes))
+        replies = current_app.control.add_consumer(
+            "celery", destination=nodes, reply=True, timeout=60, limit=len(nodes)
+        )
         if len(replies or []) != len(nodes):
             raise LabError(f"Not every worker took up the queue, the replies are {replies}: run the claim again.")
         # The worker still asks Redis for what it asked before; it would look again within a second.
@@ -199,8 +199,7 @@ class Lab:
     def stop(self, process: processes.Process, timeout: float = 60.0) -> None:
         """End a process the way supervisor does, with SIGTERM, and wait for it."""
         process.signal(signal.SIGTERM)
-        if not process.join(timeout):
-            raise TimedOut(f"the end of {process.name} did not happen within {timeout:g} s")
+        processes.wait_until(lambda: not process.alive, timeout, f"the end of {process.name}")
         self._gone(process)
 
     def _gone(self, process: processes.Process) -> None:
@@ -215,8 +214,8 @@ class Lab:
 
     def logged(self) -> list[str]:
         """Return what the tasks have logged for extensions since the claim began: each line's level and text."""
-        found = re.findall(r"^\[.*?\] (\w+) \[.*?\] (.*)$", self.log_file("extensions.log"), re.MULTILINE)
-        return [" ".join(line) for line in found]
+        lines = re.finditer(r"^\[.*?\] (\w+) \[.*?\] (.*)$", self.log_file("extensions.log"), re.MULTILINE)
+        return [f"{line[1]} {line[2]}" for line in lines]
 
     def log_file(self, name: str) -> str:
         """Return what was added to Alliance Auth's log file `name` since the claim began."""

@@ -12,7 +12,6 @@ from lab.errors import TimedOut
 from lab.processes import T, wait_until
 
 _ENDS = {"succeeded", "failed", "rejected", "revoked"}
-_IGNORED = {"worker-heartbeat"}
 
 
 @dataclass
@@ -116,7 +115,7 @@ class Recorder:
         self._consumer.consume()
 
     def _note(self, event: dict[str, Any]) -> None:
-        if event["type"] not in _IGNORED and event.get("uuid") not in self._earlier:
+        if event["type"] != "worker-heartbeat" and event.get("uuid") not in self._earlier:
             self.events.append(event)
 
     def pump(self, timeout: float = 0.0) -> None:

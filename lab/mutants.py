@@ -183,14 +183,12 @@ def _nodeid(chapter: str, test: str) -> str:
 
 def _report(record: Record, mutants: list[Mutant], *, whole: bool) -> int:
     if not mutants:
-        print("There is no such mutant.")
-        return 1
+        raise LabError("There is no such mutant.")
     void = [mutant for mutant in mutants if not record.outcome(mutant)]
     if void:
-        print(
-            f"\n{len(void)} mutants were not measured, as the machine was late: run nox -s mutants again, it goes on."
+        raise LabError(
+            f"{len(void)} mutants were not measured, as the machine was late: run nox -s mutants again, it goes on."
         )
-        return 1
     for mutant in mutants:
         if record.state(mutant) == SURVIVED:
             print(f"\nsurvived: {mutant.chapter} {_short(mutant)}")

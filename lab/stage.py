@@ -105,7 +105,7 @@ def _see_alive(process: processes.Process) -> None:
 
 
 class Stages:
-    """Starts stages, a few claims ahead where the broker has databases to spare, and ends them."""
+    """Starts stages, one ahead of its claim where the broker has databases to spare, and ends them."""
 
     def __init__(self, run: Run) -> None:
         """Serve stages for `run`."""
@@ -114,11 +114,6 @@ class Stages:
         self._ending: list[tuple[float, processes.Process]] = []
         self._free = list(range(run.broker.databases))
         self.current: Stage | None = None
-
-    @property
-    def ahead(self) -> int:
-        """How many stages may be started before their claims come up."""
-        return 1 if self.run.broker.databases > 1 else 0
 
     def prepare(self, spec: StageSpec) -> None:
         """Start what `spec` asks for, without waiting."""
