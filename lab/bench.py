@@ -33,12 +33,11 @@ class Lab:
         self._stages = stages
         self._chapter = chapter
         self._stage = stage
-        self._recorder = stage.recorder
         self.charts: dict[str, Any] = {}
         self._stopped: list[processes.Process] = []
         self._logs = {path: path.stat().st_size for path in project.log_folder().glob("*.log")}
         self._printed = {process.name: len(process.output()) for process in stage.processes}
-        self._recorder.begin()
+        self._stage.recorder.begin()
         self._began = time.monotonic()
 
     def demo(self, name: str = "demo.py", **given: Any) -> dict[str, Any]:
@@ -83,20 +82,20 @@ class Lab:
     @property
     def events(self) -> list[dict[str, Any]]:
         """Celery's events since the claim began, as the workers and this process sent them."""
-        self._recorder.pump()
-        return self._recorder.events
+        self._stage.recorder.pump()
+        return self._stage.recorder.events
 
     def runs(self, name: str | None = None) -> list[TaskRun]:
         """Return the tasks seen since the claim began, in order of their start. Times in seconds."""
-        self._recorder.pump()
-        return self._recorder.runs(name)
+        self._stage.recorder.pump()
+        return self._stage.recorder.runs(name)
 
     def wait(self, condition: Callable[[], Any], what: str, timeout: float = 10.0) -> Any:
         """Wait until `condition()` is true and return its value; a failure that names `what` after `timeout` s.
 
         They count from the last event, as `lab.events.Recorder.wait` says.
         """
-        return self._recorder.wait(condition, timeout, what)
+        return self._stage.recorder.wait(condition, timeout, what)
 
     def finished(
         self, name: str | None = None, count: int = 1, timeout: float = 10.0, after: str = ""
@@ -123,7 +122,7 @@ class Lab:
 
     def _at_least(self, count: int, name: str | None, chosen: Callable[[TaskRun], bool], *wait: Any) -> list[TaskRun]:
         def found() -> list[TaskRun]:
-            return [run for run in self._recorder.runs(name) if chosen(run)]
+            return [run for run in self._stage.recorder.runs(name) if chosen(run)]
 
         self.wait(lambda: len(found()) >= count, *wait)
         return found()
@@ -135,15 +134,13 @@ class Lab:
     @contextlib.contextmanager
     def refused(self, *, cache: bool) -> Iterator[None]:
         """Let Alliance Auth's broker, and with `cache` its cache too, refuse this process while the context lasts."""
-        with socket.socket() as nobody:
+        with socket.socket() as nobody, contextlib.ExitStack() as after:
             # Taken, but not listened at.
             nobody.bind(("127.0.0.1", 0))
             nowhere = f"redis://127.0.0.1:{nobody.getsockname()[1]}/0"
+            after.callback(project.point, self._stage.url)
             project.point(nowhere, nowhere if cache else self._stage.url)
-            try:
-                yield
-            finally:
-                project.point(self._stage.url)
+            yield
 
     def settle(self, timeout: float = 10.0, after: str = "") -> list[TaskRun]:
         """Wait until all that was sent has ended and nothing waits in the broker; return every task seen.
@@ -154,10 +151,7 @@ class Lab:
         if after:
             self.demo(after)
 
-        def quiet() -> bool:
-            return all(run.over for run in self._recorder.runs()) and self._stage.idle()
-
-        self.wait(quiet, "quiet", timeout)
+        self.wait(lambda: all(run.over for run in self._stage.recorder.runs()) and self._stage.idle(), "quiet", timeout)
         return self.runs()
 
     def waiting(self) -> dict[str, int]:
@@ -220,15 +214,14 @@ class Lab:
     def log_file(self, name: str) -> str:
         """Return what was added to Alliance Auth's log file `name` since the claim began."""
         path = project.log_folder() / name
-        if not path.exists():
-            return ""
-        with path.open(errors="replace") as file:
+        with contextlib.suppress(FileNotFoundError), path.open(errors="replace") as file:
             file.seek(self._logs.get(path, 0))
             return file.read()
+        return ""
 
     def busy(self) -> float:
         """Return for how many seconds of the claim some worker held a task: it ran, or was not due yet."""
-        return self._recorder.busy()
+        return self._stage.recorder.busy()
 
     def late(self) -> float:
         """Return by how many seconds, at most, the machine kept a process of the claim from working so far."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import platform
 import shutil
 import sys
 import tempfile
@@ -29,8 +30,7 @@ class Run:
     def versions(self) -> dict[str, str]:
         """Return what runs here: name to version."""
         found = {name: version(name) for name in ("allianceauth", "celery", "kombu", "django", "celery-once")}
-        python = ".".join(str(part) for part in sys.version_info[:3])
-        return {**found, "python": python, "broker": self.broker.version}
+        return {**found, "python": platform.python_version(), "broker": self.broker.version}
 
 
 @contextlib.contextmanager

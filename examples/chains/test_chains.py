@@ -624,9 +624,8 @@ def test_each_link_queues_behind_what_waits_already(lab):
     lab.demo("demo_backlog.py")
     lab.resume()
     lab.settle()
-    told = lab.logged()
     turns = [98000001, 98000011, 98000002, 98000012, 98000003, 98000013]
-    assert told == [f"INFO Updated the wallet of {pk}" for pk in turns], f"ran {told}"
+    lab.same(lab.logged(), [f"INFO Updated the wallet of {pk}" for pk in turns], "ran {}")
 
 
 @pytest.mark.fresh

@@ -248,9 +248,8 @@ def test_auth_asks_for_a_login_and_a_main_character(lab):
         answer = without_main.get(path, follow=False)
         where = answer.headers.get("Location", "")
         assert where.startswith("/dashboard/"), f"a user without main got {answer.status_code} {where}"
-    shown = alerts(without_main.get("/notifications/"))
-    text = "A main character is required to perform that action. Add one below."
-    assert shown == [("danger error", text)] * 2, f"a user without main is shown {shown}"
+    told = [("danger error", "A main character is required to perform that action. Add one below.")] * 2
+    lab.same(alerts(without_main.get("/notifications/")), told, "a user without main is shown {}")
 
 
 @pytest.mark.broken_by(
