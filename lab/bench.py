@@ -23,6 +23,7 @@ from lab.errors import LabError, Unequal
 from lab.events import TaskRun
 from lab.hold import hold
 from lab.stage import Stage, Stages, WorkerSpec, queue_keys
+from lab.told import Told
 
 
 class Lab:
@@ -37,13 +38,15 @@ class Lab:
         self._stopped: list[processes.Process] = []
         self._logs = {path: path.stat().st_size for path in project.log_folder().glob("*.log")}
         self._printed = {process.name: len(process.output()) for process in stage.processes}
+        self._told = Told(stages.run.folder)
         self._stage.recorder.begin()
         self._began = time.monotonic()
 
     def demo(self, name: str = "demo.py", **given: Any) -> dict[str, Any]:
         """Run the chapter's file `name`, a script of calls, and return its names; `given` are there before it runs."""
         (folder,) = importlib.import_module(self._chapter).__path__
-        return runpy.run_path(str(Path(folder) / name), init_globals=given)
+        with self._told.noted(name):
+            return runpy.run_path(str(Path(folder) / name), init_globals=given)
 
     def prints(self, name: str, wanted: str) -> dict[str, Any]:
         """Run the chapter's file `name` as `demo` does, and demand that it prints `wanted`."""
@@ -106,7 +109,7 @@ class Lab:
         """
         if after:
             self.demo(after)
-        return self._at_least(count, name, lambda run: run.over, f"the end of {count} x {name or 'any task'}", timeout)
+        return self._stage.recorder.those(count, name, lambda run: run.over, "end", timeout)
 
     def same(self, found: object, wanted: object, words: str) -> None:
         """Demand that two values are equal; if not, the failure says `words`, with what was found for their `{}`."""
@@ -116,16 +119,7 @@ class Lab:
 
     def started(self, name: str, count: int = 1, timeout: float = 10.0) -> list[TaskRun]:
         """Wait until `count` tasks called `name` have started and return those."""
-        return self._at_least(
-            count, name, lambda run: run.started is not None, f"the start of {count} x {name}", timeout
-        )
-
-    def _at_least(self, count: int, name: str | None, chosen: Callable[[TaskRun], bool], *wait: Any) -> list[TaskRun]:
-        def found() -> list[TaskRun]:
-            return [run for run in self._stage.recorder.runs(name) if chosen(run)]
-
-        self.wait(lambda: len(found()) >= count, *wait)
-        return found()
+        return self._stage.recorder.those(count, name, lambda run: run.started is not None, "start", timeout)
 
     def hold(self, name: str) -> contextlib.AbstractContextManager[None]:
         """Hold each task called `name` that starts while the context lasts: it runs, but before its first line."""
@@ -238,6 +232,10 @@ class Lab:
         """
         figure.draw(kind, rows, **more)
         self.charts[name] = {"kind": kind, "rows": rows, "more": more, "values": values}
+
+    def outputs(self) -> dict[str, str]:
+        """Return by file of calls what it printed, and what the workers have logged since, as a page shows it."""
+        return self._told.outputs(self._stage.recorder.runs(), self._stage.recorder.began)
 
     def logs(self) -> str:
         """Return the last of what every process of the stage printed, for a failure's report."""

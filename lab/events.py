@@ -148,6 +148,17 @@ class Recorder:
             seen_runs = (f"{run.name.rpartition('.')[2]}{run.args} {run.state}" for run in self.runs())
             raise TimedOut(f"{error}; seen: {', '.join(seen_runs) or 'no task'}") from None
 
+    def those(
+        self, count: int, name: str | None, chosen: Callable[[TaskRun], bool], what: str, timeout: float
+    ) -> list[TaskRun]:
+        """Wait until `count` tasks called `name` are `chosen`, and return all that are; `what` says how."""
+
+        def found() -> list[TaskRun]:
+            return [run for run in self.runs(name) if chosen(run)]
+
+        self.wait(lambda: len(found()) >= count, timeout, f"the {what} of {count} x {name or 'any task'}")
+        return found()
+
     def runs(self, name: str | None = None) -> list[TaskRun]:
         """Return every task seen, or those called `name`, in the order in which they started, then were sent."""
         return [run for run in runs(self.events, self.began) if name is None or run.name == name]

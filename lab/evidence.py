@@ -15,7 +15,7 @@ from lab import statements
 from lab.paths import EVIDENCE, EXAMPLES, ROOT, chapters
 from lab.run import Run
 
-FORMAT = 4
+FORMAT = 5
 
 
 @dataclass
@@ -24,6 +24,7 @@ class Claim:
 
     `runs` are its tasks as `lab.events.record` has them: a TaskRun's fields, times in seconds since the claim began.
 
+    `outputs` is by file of calls what it printed, and what the workers logged after it.
     `void` says of each measurement that does not count how many seconds late the machine was.
     """
 
@@ -35,6 +36,7 @@ class Claim:
     waiting: float
     runs: list[dict[str, Any]]
     charts: dict[str, Any]
+    outputs: dict[str, str]
     void: list[float] = field(default_factory=list)
 
 

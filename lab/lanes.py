@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import psutil
 
-from lab import heartbeat, project
+from lab import heartbeat, project, worker_log
 from lab.broker import Broker
 from lab.guard import Guard
 from lab.lines import Lines
@@ -99,6 +99,7 @@ def _enter(
     os.dup2(out, 1)
     os.dup2(out, 2)
     heartbeat.start(folder)
+    worker_log.capture(folder)
     lines = Lines("test", folder, wanted=lines_wanted)
     project.move(folder)
     broker, used = share(standing.broker, number, databases)

@@ -177,6 +177,7 @@ class Claims:
             waiting=round(bench.busy(), 3) if bench else 0.0,
             runs=events.record(bench.runs()) if bench else [],
             charts=bench.charts if bench else {},
+            outputs=bench.outputs() if bench else {},
         )
         self.claims.append(claim)
 

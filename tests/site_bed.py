@@ -124,6 +124,7 @@ class SiteBed:
             "waiting": 0.0,
             "runs": [],
             "charts": charts or {},
+            "outputs": {},
         }
         names = ("allianceauth", "celery", "kombu", "django", "celery-once", "python")
         chapter = {

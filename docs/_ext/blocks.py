@@ -20,6 +20,8 @@ from .jupyter import CellOutputNode, ExecuteJupyterCells, JupyterCell
 from .kept import KERNEL
 from .proof import NOT_YET, Claim, Evidence, Lines, Stop, recorded
 
+# More lines of output than these are folded.
+_LONG = 16
 _LANGUAGES = {".py": "python", ".html": "html+django", ".toml": "toml", ".conf": "ini", ".sh": "bash", ".txt": "text"}
 
 
@@ -33,7 +35,29 @@ class Block(nodes.General, nodes.Element):
 
     def problem(self, evidence: Evidence) -> str:
         """Return why the block may not be shown, and the remedy."""
-        return self.shown.cut_problem() or evidence.block_problem(self.shown)
+        problem = self.shown.cut_problem() or evidence.block_problem(self.shown)
+        if not problem and not self["called"] and self.shown.path.name.startswith("demo"):
+            problem = evidence.output_problem(self.shown, self["output"])
+        return problem
+
+    def printed(self, evidence: Evidence) -> str:
+        """Return what the calls that are shown printed, if the page says so."""
+        if self["called"]:
+            (output,) = self.findall(CellOutputNode)
+            return "\n".join(literal.astext().rstrip() for literal in output.findall(nodes.literal_block))
+        return evidence.output(self.shown, self["output"]) if self["output"] else ""
+
+
+def block_of(
+    path: Path, text: str, lines: list[int], *, called: bool = False, part: str = "", output: str = ""
+) -> Block:
+    """Return the block that shows `lines` of a file, whose `text` they are."""
+    language = _LANGUAGES.get(path.suffix, "text")
+    file = path.relative_to(EXAMPLES.parent).as_posix()
+    literal = nodes.literal_block(text, text, language=language)
+    given = {"lines": lines, "text": text, "called": called, "part": part, "output": output}
+    block: Block = Block("", literal, file=file, language=language, **given)
+    return block
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -61,15 +85,16 @@ class _Shows(SphinxDirective):
         self.env.note_dependency(path)
         return path
 
-    def shown(self, path: Path, text: str, lines: list[int], **more: Any) -> Block:
-        """Return the block without its content."""
-        node = Block(
-            file=path.relative_to(EXAMPLES.parent).as_posix(),
-            lines=lines,
-            text=text,
-            language=_LANGUAGES.get(path.suffix, "text"),
-            **more,
-        )
+    def marked(self, text: str) -> list[int]:
+        """Return which lines of `text` matter, counted from 1: those that hold what the option `mark` says."""
+        mark = self.options.get("mark")
+        found = [place for place, line in enumerate(text.splitlines(), 1) if mark and mark in line]
+        if mark and not found:
+            raise self.error(f"no line that is shown of {self.arguments[0]} holds {mark!r}. Mark a text that one does.")
+        return found
+
+    def placed(self, node: Block) -> Block:
+        """Return the block with its line and its number on the page."""
         node.line = self.lineno
         count = int(self.env.temp_data.get("blocks") or 0) + 1
         self.env.temp_data["blocks"] = count
@@ -78,16 +103,24 @@ class _Shows(SphinxDirective):
 
 
 class BlockDirective(_Shows):
-    """`{block} chains/tasks.py`: the file, or with `:pyobject:` or `:lines:` a part of it."""
+    """`{block} chains/tasks.py`: the file, or with `:pyobject:` or `:lines:` a part of it.
+
+    `:mark:` is a text; the lines that hold it are the ones that matter. `:output:` names the claim whose run of a file
+    of calls is shown.
+    """
 
     required_arguments = 1
     final_argument_whitespace = True
-    option_spec = {"pyobject": directives.unchanged_required, "lines": directives.unchanged_required}  # noqa: RUF012
+    option_spec: ClassVar[dict[str, Any]] = dict.fromkeys(
+        ("pyobject", "lines", "mark", "output"), directives.unchanged_required
+    )
 
     def run(self) -> list[nodes.Node]:
         """Read the lines."""
         path = self.file()
         options: dict[str, Any] = dict(self.options)
+        output = options.pop("output", "")
+        options.pop("mark", "")
         if "pyobject" in options:
             options["lineno-match"] = True
         reader = LiteralIncludeReader(str(path), options, self.config)
@@ -101,19 +134,21 @@ class BlockDirective(_Shows):
             lines = [line + 1 for line in parselinenos(options["lines"], len(path.read_text().splitlines()))]
         else:
             lines = list(range(1, count + 1))
-        node = self.shown(path, text, lines, called=False, part=options.get("pyobject", ""))
-        literal = nodes.literal_block(text, text, language=node["language"])
-        node += literal
+        node = self.placed(block_of(path, text, lines, part=options.get("pyobject", ""), output=output))
+        node[0]["highlight_args"] = {"hl_lines": self.marked(text)}
         return [node]
 
 
 class CallDirective(_Shows, JupyterCell):
-    """`{call} chains/demo.py`: the file as a cell, executed while the page is read, with what came of it."""
+    """`{call} chains/demo.py`: the file as a cell, executed while the page is read, with what came of it.
+
+    `:mark:` is a text; the lines that hold it are the ones that matter.
+    """
 
     required_arguments = 1
     optional_arguments = 0
     has_content = False
-    option_spec: ClassVar[dict[str, Any]] = {}
+    option_spec: ClassVar[dict[str, Any]] = {"mark": directives.unchanged_required}
 
     def run(self) -> list[nodes.Node]:
         """Make the cell, which `ExecuteCalls` executes later."""
@@ -124,11 +159,12 @@ class CallDirective(_Shows, JupyterCell):
             self.env.note_dependency(other)
         self.arguments = [f"/../{path.relative_to(EXAMPLES.parent).as_posix()}"]
         text = path.read_text()
-        node = self.shown(path, text, list(range(1, len(text.splitlines()) + 1)), called=True, part="")
+        node = self.placed(block_of(path, text, list(range(1, len(text.splitlines()) + 1)), called=True))
+        self.options["emphasize-lines"] = ",".join(map(str, self.marked(text)))
         (cell,) = super().run()
         # Whatever a cell raises or prints on stderr comes back as output; ExecuteCalls judges it by page and line.
         cell["raises"], cell["stderr"] = [], True
-        node += cell
+        node[:] = [cell]
         return [node]
 
 
@@ -168,21 +204,21 @@ class ExecuteCalls(ExecuteJupyterCells):
         return ""
 
 
+def _recorded(text: str) -> str:
+    """Return what the claim's own run printed; what is long is folded."""
+    printed = f"<pre>{html.escape(text)}</pre>"
+    count = len(text.splitlines())
+    if count > _LONG:
+        printed = f"<details><summary>{count} lines of output</summary>{printed}</details>"
+    return f'<div class="recorded">{printed}</div>'
+
+
 def evidence_line(evidence: Evidence, shown: Lines, link: Callable[[Claim], str]) -> str:
-    """Return the quiet line under a block, what it ran on, which opens to the claims that it was part of."""
+    """Return the quiet line under a block, which opens to the claims."""
     claims = evidence.proofs(shown)
-    seconds = sum(claim.seconds for claim in claims)
     plural = "" if len(claims) == 1 else "s"
-    record = evidence.chapter(shown.chapter)
-    versions = record["versions"]
-    when = record["recorded"][:16].replace("T", " ")
-    rest = f"Python {versions['python']}, Django {versions['django']}, kombu {versions['kombu']}"
     items = "".join(f"<li>{_claim(claim, link(claim))}</li>" for claim in claims)
-    return (
-        f'<details class="evidence"><summary>Ran on {html.escape(evidence.line(shown.chapter))} · '
-        f"{len(claims)} claim{plural} · {seconds:.1f} s</summary>"
-        f"<ul>{items}</ul><p>Recorded {when} UTC on {rest}.</p></details>"
-    )
+    return f'<details class="evidence"><summary>{len(claims)} claim{plural}</summary><ul>{items}</ul></details>'
 
 
 def _claim(claim: Claim, link: str) -> str:
@@ -203,6 +239,8 @@ def _depart_block(self: Any, node: Block) -> None:
     # What is written here, and is no part of the page's text, the search index passes over.
     line = f'<p class="evidence">{NOT_YET}.</p>'
     if not node.problem(recorded()):
+        if node["output"]:
+            self.body.append(_recorded(node.printed(recorded())))
         link = partial(source.link, self.builder, self.builder.current_docname)
         line = evidence_line(recorded(), node.shown, link)
     self.body.append(f"{line}</figure>\n")

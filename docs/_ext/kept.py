@@ -20,7 +20,8 @@ from .proof import NOT_YET
 
 _KEPT = BUILD / "doctrees" / "calls"
 # The kernel that executes calls, which decides on what they print.
-KERNEL = sorted(path for folder in ("pages", "pages/built") for path in (ROOT / "lab" / folder).glob("*.py"))
+_WHERE = ("pages/*.py", "pages/built/*.py", "worker_log.py", "order.py")
+KERNEL = sorted(path for pattern in _WHERE for path in (ROOT / "lab").glob(pattern))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

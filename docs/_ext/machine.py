@@ -9,14 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from docutils import nodes
 from sphinx.application import Sphinx
 
 from .blocks import Block
 from .charts import Chart
 from .head import description
-from .jupyter import CellOutputNode
+from .measured import Statement
+from .plain import footnotes, verdicts
 from .proof import Evidence, recorded
+from .whole import Whole
 
 _DIRECTIVE = re.compile(r"^(`{3,}|:{3,})\{([\w-]+)\} *([^\n]*)\n(.*?)^\1 *$\n?", re.MULTILINE | re.DOTALL)
 
@@ -48,7 +49,12 @@ def write(app: Sphinx, error: Exception | None) -> None:
         found = list(doctree.findall(Block))
         blocks += [_entry(docname, block, evidence) for block in found]
         captions = [chart.words(evidence) for chart in doctree.findall(Chart)]
-        (out / f"{docname}.md").write_text(markdown(Path(app.env.doc2path(docname)).read_text(), found, captions))
+        text = footnotes(app, docname, Path(app.env.doc2path(docname)).read_text(), evidence)
+        if statements := list(doctree.findall(Statement)):
+            text = text.replace("```{measured}\n```\n", verdicts(app, statements, evidence))
+        # A file that is folded away stands in no directive.
+        fences = ["".join(_fences(block, evidence)) for block in found if not isinstance(block.parent, Whole)]
+        (out / f"{docname}.md").write_text(markdown(text, fences, captions))
     listing = {
         "recorded": {chapter: evidence.chapter(chapter)["recorded"] for chapter in _chapters(blocks)},
         "blocks": blocks,
@@ -82,14 +88,14 @@ def _entry(docname: str, block: Block, evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def markdown(text: str, blocks: list[Block], captions: list[str]) -> str:
+def markdown(text: str, fences: list[str], captions: list[str]) -> str:
     """Return a page's source with code, output and captions in place of the directives, and without the marks."""
-    waiting, told = iter(blocks), iter(captions)
+    waiting, told = iter(fences), iter(captions)
 
     def replaced(found: re.Match[str]) -> str:
         kind, argument, body = found[2], found[3].strip(), found[4]
         if kind in ("block", "call"):
-            return "".join(_fences(block)) if (block := next(waiting, None)) else ""
+            return next(waiting, "")
         if kind == "chart":
             return f"Figure ({argument}): {next(told)}\n"
         if kind in ("toctree", "measured"):
@@ -97,14 +103,13 @@ def markdown(text: str, blocks: list[Block], captions: list[str]) -> str:
         return f"{body}\n"
 
     text = _DIRECTIVE.sub(replaced, text)
-    text = re.sub(r" ?\{claim\}`[^`]*`|(?:\[\])?\{[.#][\w-]+\}\n?", "", text)
+    text = re.sub(r"(?:\[\])?\{[.#][\w-]+\}\n?", "", text)
     return re.sub(r"\{[\w:-]+\}`([^`<]*?)(?: *<[^>]*>)?`", r"\1", text)
 
 
-def _fences(block: Block) -> Iterator[str]:
+def _fences(block: Block, evidence: Evidence) -> Iterator[str]:
     yield f"`{block['file']}`:\n\n```{block['language']}\n{block['text'].rstrip()}\n```\n"
-    for output in block.findall(CellOutputNode):
-        told = "\n".join(literal.astext().rstrip() for literal in output.findall(nodes.literal_block))
+    if told := block.printed(evidence):
         yield f"\nOutput:\n\n```text\n{told}\n```\n"
 
 

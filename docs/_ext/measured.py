@@ -84,9 +84,7 @@ class Table(SphinxPostTransform):
                 "</th></tr>"
             )
             rows += [self._row(node, evidence) for node in group]
-        head = "".join(
-            f'<th scope="col">{name}</th>' for name in ("The original says", "Measured", "Evidence", "Instead")
-        )
+        head = "".join(f'<th scope="col">{name}</th>' for name in ("The original says", "Measured", "Proof", "Instead"))
         counts = [sum(node["verdict"] == verdict for node in statements) for verdict in VERDICTS]
         told = ("hold", "hold with limits", "do not hold")
         tally = ", ".join(f"{count} {verdict}" for count, verdict in zip(counts, told, strict=True))

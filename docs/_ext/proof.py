@@ -38,6 +38,7 @@ class Claim:
     seconds: float
     runs: list[dict[str, Any]] = field(repr=False, hash=False)
     charts: dict[str, Any] = field(repr=False, hash=False)
+    outputs: dict[str, str] = field(repr=False, hash=False)
 
     @property
     def key(self) -> str:
@@ -100,7 +101,8 @@ class Evidence:
         found = {}
         for chapter in chapters():
             for entry in self.chapter(chapter).get("claims", []):
-                given = {name: entry[name] for name in ("test", "line", "outcome", "seconds", "runs", "charts")}
+                names = ("test", "line", "outcome", "seconds", "runs", "charts", "outputs")
+                given = {name: entry[name] for name in names}
                 claim = Claim(chapter=chapter, sentence=entry["claim"], **given)
                 found[claim.key] = claim
         return found
@@ -126,6 +128,22 @@ class Evidence:
     def block_problem(self, shown: Lines) -> str:
         """Return why these lines may not be shown, and the remedy; empty if they have run as they stand."""
         return self._stale(shown.chapter, shown.file) or self._not_executed(shown) or self._for_no_claim(shown)
+
+    def output(self, shown: Lines, test: str) -> str:
+        """Return what a file of calls printed, and the worker logged, when the claim `test` ran it; empty if not."""
+        claim = self.claims.get(f"{shown.chapter}/{test}")
+        return (claim.outputs.get(shown.path.name, "").rstrip() or "(no output)") if claim else ""
+
+    def output_problem(self, shown: Lines, test: str) -> str:
+        """Return why a file of calls has no output of the claim `test` to show, and the remedy."""
+        if not test:
+            return (
+                f"{shown.short} shows calls without their output. Name the claim whose run is shown: `:output: test_…`."
+            )
+        problem = self.claim_problem(f"{shown.chapter}/{test}")
+        if not problem and shown.path.name not in self.claims[f"{shown.chapter}/{test}"].outputs:
+            return f"the claim {test} does not run {shown.short}. Name one that does, with lab.demo()."
+        return problem
 
     def _stale(self, chapter: str, file: str) -> str:
         record = self.chapter(chapter)

@@ -86,6 +86,13 @@ def held(runs):
     return [run for run in runs if run.received is not None and run.ended is None]
 
 
+def waits_and_runs(group, colour, runs, began):
+    """The bars of a chart: how long each task waited from its sending on, or from `began`, and when it ran."""
+    for run in runs:
+        yield group, "", max(run.sent - began, 0), run.started - began, "wait"
+        yield group, "", run.started - began, run.ended - began, colour
+
+
 def let_them_take(lab, count, name=None):
     """Wait until the workers hold `count` tasks; if they want more, they take them before they answer the last ping."""
     lab.wait(lambda: len(held(lab.runs(name))) >= count, f"the receipt of {count} x {name or 'any task'}")
@@ -427,6 +434,23 @@ def test_an_urgent_task_waits_behind_ten_that_the_worker_holds(lab):
     assert "WARNING Structure 1035466617946 is under attack" in lab.logged(), f"logged {lab.logged()}"
     assert "INFO Updated the assets of 90000012" in lab.logged(), f"logged {lab.logged()}"
     assert current_app.conf.worker_prefetch_multiplier == 1
+    runs = lab.runs(ASSETS)
+    lab.chart(
+        "urgent_behind_ten",
+        "timeline",
+        [
+            *waits_and_runs("priority 9", "two", runs, runs[0].sent),
+            *waits_and_runs("priority 1", "one", [attack], runs[0].sent),
+        ],
+        legend=[("one", "runs, priority 1"), ("two", "runs, priority 9")],
+        values={
+            "high": 1,
+            "low": 9,
+            "held": sum(run.received < attack.sent for run in runs),
+            "running": sum(run.started < attack.sent for run in runs),
+            "before": len(first),
+        },
+    )
 
 
 @pytest.mark.broken_by(r"the receipt of both did not happen", conf={"worker_disable_prefetch": True})
@@ -453,6 +477,52 @@ def test_a_countdown_that_ends_overtakes_what_waits_in_redis(lab):
     overtaken = [run for run in lab.runs(ASSETS) if run.started > max(one.started for one in structures)]
     assert overtaken, f"it overtook {len(overtaken)} tasks"
     assert (late, list(waiting)) == ([9, 9], [LOW + "1"]), f"with {late} they overtook what waited in {waiting}"
+
+
+@pytest.mark.broken_by(r"services, priority 1: 0", file="demo_waiting.py", old="if waiting:", new="if priority < 2:")
+def test_the_lists_hold_what_waits_and_unacked_what_workers_took_and_have_not_begun(lab, capsys):
+    """The lists hold the tasks that wait at each priority, `unacked` those that a worker took and has not begun.
+
+    Of twelve tasks a worker of five threads runs five and holds five in `unacked`; two wait in their list.
+    """
+    with lab.hold(ASSETS):
+        lab.demo("demo_busy.py")
+        let_them_take(lab, 10)
+        lab.demo("demo_attack.py")
+        tasks.update_structure.apply_async(args=[1035466617946], priority=0)
+        tasks.announce_attack.delay(1035466617946)
+        lab.demo("demo_waiting.py")
+        printed = capsys.readouterr().out
+    lab.finished(STRUCTURE)
+    lab.redis.delete(SERVICES + "5")
+    waiting = ["celery, priority 0: 1", "celery, priority 1: 1", "celery, priority 9: 2", "services, priority 5: 1"]
+    wanted = [*(f"{line} waiting" for line in waiting), "held by workers, not begun: 5"]
+    assert printed.splitlines() == wanted, f"printed {printed}"
+
+
+@pytest.mark.broken_by(r"printed .* runs 0 tasks", file="demo_workers.py", old=".active()", new=".reserved()")
+def test_active_names_the_workers_that_answer_and_what_they_run(lab, capsys):
+    """`app.control.inspect().active()` names each worker that answers, and each task it runs, with its arguments."""
+    with lab.hold(ASSETS):
+        tasks.update_assets.delay(90000001)
+        tasks.update_assets.delay(character_id=90000002)
+        lab.started(ASSETS, 2)
+        lab.demo("demo_workers.py")
+        printed = capsys.readouterr().out.splitlines()
+    lab.settle()
+    assert re.fullmatch(r"celery@\S+ runs 2 tasks", printed[0]), f"printed {printed}"
+    running = {f"  {ASSETS} [90000001] {{}}", f"  {ASSETS} [] {{'character_id': 90000002}}"}
+    assert set(printed[1:]) == running, f"printed {printed}"
+
+
+@pytest.mark.workers
+@pytest.mark.broken_by(r"printed ''", file="demo_workers.py", old='print("no worker answers")', new="pass")
+def test_active_returns_nothing_where_no_worker_answers(lab, capsys):
+    """Where no worker answers, `app.control.inspect().active()` returns None."""
+    lab.demo("demo_workers.py")
+    printed = capsys.readouterr().out
+    assert printed == "no worker answers\n", f"printed {printed!r}"
+    assert current_app.control.inspect(timeout=0.1).active() is None
 
 
 @pytest.mark.broken_by(r"taken in the order \[", conf=steps(0, 3, 6, 9))
@@ -657,15 +727,11 @@ def test_a_steady_flow_of_priority_one_starves_nine(lab):
     assert shortest >= 0.05, f"a round took {shortest:.3f} s"
     urgent, late = lab.runs(FLEET), lab.runs(STRUCTURE)
     began = urgent[0].started
-    spans = {run.id: (run.started - began, run.ended - began) for run in [*urgent, *late]}
-    rows = [("priority 1", "", *spans[run.id], "one") for run in urgent]
-    for run in late:
-        rows.append(("priority 9", "", 0, spans[run.id][0], "wait"))
-        rows.append(("priority 9", "", *spans[run.id], "two"))
+    urgent_runs = [("priority 1", "", run.started - began, run.ended - began, "one") for run in urgent]
     lab.chart(
         "starvation",
         "timeline",
-        rows,
+        [*urgent_runs, *waits_and_runs("priority 9", "two", late, began)],
         legend=[("one", "runs, priority 1"), ("two", "runs, priority 9")],
         values={
             "high": 1,

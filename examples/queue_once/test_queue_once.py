@@ -242,6 +242,21 @@ def test_the_timeout_of_a_task_is_how_long_its_lock_lasts(lab):
     lasts(7200, "qo_queue_once.tasks.update_members_corporation_id-98000001", since)
 
 
+@pytest.mark.broken_by(r"told of \[\]", file="demo_locks.py", old='"qo_*"', new='"once_*"')
+@pytest.mark.workers
+def test_iter_keys_lists_the_locks_and_ttl_says_how_long_each_lasts_at_most(lab, capsys):
+    """`cache.iter_keys("qo_*")` finds every lock, and `cache.ttl(key)` is the seconds until it ends by itself."""
+    update_members.delay(98000002)
+    update_corporation.delay(98000001)
+    cache.set("another", "key")
+    lab.demo("demo_locks.py")
+    told = re.findall(r"^(\S+) is held for (\d+) s at most$", capsys.readouterr().out, re.MULTILINE)
+    second = "qo_queue_once.tasks.update_members_corporation_id-98000002"
+    assert [key for key, _ in told] == sorted([LOCK, second]), f"told of {told}"
+    left = {key: int(seconds) for key, seconds in told}
+    assert 3500 < left[LOCK] <= 3600 < 7100 < left[second] <= 7200, f"told of {told}"
+
+
 @pytest.mark.broken_by(
     r"after the key was deleted a start is rejected",
     file="demo_free.py",

@@ -4,9 +4,8 @@ import contextlib
 import os
 from typing import Any
 
-from lab import broker, project, run
+from lab import broker, order, project, run, worker_log
 from lab.events import TaskRun
-from lab.pages import order, worker_log
 from lab.stage import Stages, StageSpec
 
 

@@ -4,7 +4,7 @@ import itertools
 import random
 
 from lab.events import TaskRun
-from lab.pages.order import Record, ends, lines, settled
+from lab.order import Record, ends, lines, settled
 
 
 def run(

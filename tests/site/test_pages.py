@@ -1,13 +1,12 @@
 """The built site in a real browser: every page, phone and desktop, light and dark. `nox -s site` runs it."""
 
-import gzip
 from urllib.parse import urldefrag, urljoin, urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page
 
-from tests.site.conftest import CHAPTERS, HTML, PAGES
+from tests.site.conftest import HTML, PAGES
 
 SIZES = {"phone": (360, 740), "desktop": (1280, 900)}
 
@@ -83,59 +82,3 @@ def test_every_internal_link_lands(browser: Browser, site: str, anchors: dict[st
         if not wanted.is_file() or (anchor and path in anchors and anchor not in anchors[path]):
             dead.append(link)
     assert dead == []
-
-
-def _wire(visit: Visit, site: str) -> int:
-    """Bytes that the visit costs over a host that compresses text."""
-    total = 0
-    for url in set(visit.requests):
-        path = HTML / (urlsplit(url).path.lstrip("/") or "index.html")
-        if url.startswith(site) and path.is_file():
-            body = path.read_bytes()
-            total += min(len(body), len(gzip.compress(body)))
-    return total
-
-
-@pytest.mark.parametrize("name", CHAPTERS)
-def test_a_chapter_page_weighs_at_most_200_kb_cold_and_30_kb_on_the_next_visit(
-    site: str, browser: Browser, name: str
-) -> None:
-    """Over the wire, gzip."""
-    context = browser.new_context()
-    first = "priorities.html" if name != "priorities.html" else "chains.html"
-    before = Visit(context, urljoin(site, first))
-    cold = _wire(before, site)
-    visit = Visit(context, urljoin(site, name))
-    visit.requests = [url for url in visit.requests if url not in before.requests]
-    assert cold <= 200_000, f"{first} costs {cold} bytes"
-    warm = _wire(visit, site)
-    assert warm <= 30_000, f"{name} costs {warm} bytes on the next visit"
-    context.close()
-
-
-@pytest.mark.parametrize("name", CHAPTERS)
-def test_text_is_readable_without_any_script(site: str, browser: Browser, name: str) -> None:
-    """Heading, answer and code are there with scripts switched off."""
-    context = browser.new_context(java_script_enabled=False)
-    page = context.new_page()
-    page.goto(urljoin(site, name))
-    assert page.locator("article h1").first.is_visible()
-    assert page.locator("article p").first.is_visible()
-    assert page.locator("article pre").first.is_visible()
-    context.close()
-
-
-def test_search_finds_what_people_look_for(site: str, browser: Browser) -> None:
-    """AlreadyQueued, priority, visibility timeout: the page on it first, with an excerpt that holds what was asked."""
-    context = browser.new_context(viewport={"width": 360, "height": 740})
-    for words, page in {
-        "AlreadyQueued": "queue_once",
-        "priority": "priorities",
-        "visibility timeout": "smoothing",
-    }.items():
-        visit = Visit(context, urljoin(site, f"search.html?q={words.replace(' ', '+')}"))
-        first = visit.page.locator("#search-results li").first
-        expect(first.locator(".search-summary")).to_contain_text(words)
-        assert page in (first.locator("a").first.get_attribute("href") or "")
-        assert visit.page.evaluate("document.documentElement.scrollWidth") <= 360
-    context.close()

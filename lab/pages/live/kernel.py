@@ -15,9 +15,8 @@ from kombu.exceptions import OperationalError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from lab import project
+from lab import order, project
 from lab.errors import LabError
-from lab.pages import order
 from lab.pages.kernel import PageKernel
 from lab.pages.live.session import LiveSession
 from lab.pages.live.shown import held, timeline

@@ -8,12 +8,12 @@ import threading
 import traceback
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 from celery import current_task
 from celery.signals import after_setup_logger, after_setup_task_logger
 
-from lab.pages.order import Record
+from lab.order import Record
 from lab.paths import EXAMPLES
 
 # The worker's own housekeeping, which says nothing about the example.
@@ -68,20 +68,27 @@ def capture(folder: Path) -> None:
     after_setup_task_logger.connect(attach, weak=False)
 
 
+class Here(logging.Handler):
+    """Writes what this process itself logs, from INFO up, to `stream`; prints it, if there is none."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        super().__init__(logging.INFO)
+        self._stream = stream
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        # Looked up each time: a cell's output has a stream of its own.
+        print(f"[call] {record.levelname} {_short(record.getMessage())}", file=self._stream or sys.stdout)
+
+
 def show_here() -> None:
     """Print what this process itself logs, from INFO up, in place of Alliance Auth's console."""
-
-    class Here(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            # Looked up each time: a cell's output has a stream of its own.
-            print(f"[call] {record.levelname} {_short(record.getMessage())}", file=sys.stdout)
-
     for name in list(logging.root.manager.loggerDict):
         logger = logging.getLogger(name)
         for handler in list(logger.handlers):
             if type(handler) is logging.StreamHandler:
                 logger.removeHandler(handler)
-    logging.getLogger().addHandler(Here(logging.INFO))
+    logging.getLogger().addHandler(Here())
 
 
 class Log:
