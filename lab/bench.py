@@ -11,12 +11,15 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import redis
+from celery import current_app
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from lab import figure, heartbeat, processes, project
-from lab.errors import LabError, TimedOut, Unequal
+from lab.errors import LabError, Unequal
 from lab.events import TaskRun
 from lab.hold import hold
 from lab.stage import Stage, Stages, WorkerSpec, queue_keys
@@ -31,13 +34,12 @@ class Lab:
         self._stages = stages
         self._chapter = chapter
         self._stage = stage
-        self._recorder = stage.recorder
         self.charts: dict[str, Any] = {}
         self._stopped: list[processes.Process] = []
         self._logs = {path: path.stat().st_size for path in project.log_folder().glob("*.log")}
         self._printed = {process.name: len(process.output()) for process in stage.processes}
         self._told = Told(stages.run.folder)
-        self._recorder.begin()
+        self._stage.recorder.begin()
         self._began = time.monotonic()
 
     def demo(self, name: str = "demo.py", **given: Any) -> dict[str, Any]:
@@ -56,9 +58,6 @@ class Lab:
 
     def savepoints(self, name: str) -> list[str]:
         """Run the chapter's file `name` inside a transaction; return which transactions it begins and ends in that."""
-        from django.db import connection
-        from django.test.utils import CaptureQueriesContext
-
         with CaptureQueriesContext(connection) as queries:
             self.demo(name)
         return [query["sql"].partition(' "')[0] for query in queries if "SAVEPOINT" in query["sql"]]
@@ -86,20 +85,20 @@ class Lab:
     @property
     def events(self) -> list[dict[str, Any]]:
         """Celery's events since the claim began, as the workers and this process sent them."""
-        self._recorder.pump()
-        return self._recorder.events
+        self._stage.recorder.pump()
+        return self._stage.recorder.events
 
     def runs(self, name: str | None = None) -> list[TaskRun]:
         """Return the tasks seen since the claim began, in order of their start. Times in seconds."""
-        self._recorder.pump()
-        return self._recorder.runs(name)
+        self._stage.recorder.pump()
+        return self._stage.recorder.runs(name)
 
     def wait(self, condition: Callable[[], Any], what: str, timeout: float = 10.0) -> Any:
         """Wait until `condition()` is true and return its value; a failure that names `what` after `timeout` s.
 
         They count from the last event, as `lab.events.Recorder.wait` says.
         """
-        return self._recorder.wait(condition, timeout, what)
+        return self._stage.recorder.wait(condition, timeout, what)
 
     def finished(
         self, name: str | None = None, count: int = 1, timeout: float = 10.0, after: str = ""
@@ -110,7 +109,7 @@ class Lab:
         """
         if after:
             self.demo(after)
-        return self._at_least(count, name, lambda run: run.over, f"the end of {count} x {name or 'any task'}", timeout)
+        return self._stage.recorder.those(count, name, lambda run: run.over, "end", timeout)
 
     def same(self, found: object, wanted: object, words: str) -> None:
         """Demand that two values are equal; if not, the failure says `words`, with what was found for their `{}`."""
@@ -120,16 +119,7 @@ class Lab:
 
     def started(self, name: str, count: int = 1, timeout: float = 10.0) -> list[TaskRun]:
         """Wait until `count` tasks called `name` have started and return those."""
-        return self._at_least(
-            count, name, lambda run: run.started is not None, f"the start of {count} x {name}", timeout
-        )
-
-    def _at_least(self, count: int, name: str | None, chosen: Callable[[TaskRun], bool], *wait: Any) -> list[TaskRun]:
-        def found() -> list[TaskRun]:
-            those = [run for run in self._recorder.runs(name) if chosen(run)]
-            return those if len(those) >= count else []
-
-        return cast(list[TaskRun], self.wait(found, *wait))
+        return self._stage.recorder.those(count, name, lambda run: run.started is not None, "start", timeout)
 
     def hold(self, name: str) -> contextlib.AbstractContextManager[None]:
         """Hold each task called `name` that starts while the context lasts: it runs, but before its first line."""
@@ -138,15 +128,13 @@ class Lab:
     @contextlib.contextmanager
     def refused(self, *, cache: bool) -> Iterator[None]:
         """Let Alliance Auth's broker, and with `cache` its cache too, refuse this process while the context lasts."""
-        with socket.socket() as nobody:
+        with socket.socket() as nobody, contextlib.ExitStack() as after:
             # Taken, but not listened at.
             nobody.bind(("127.0.0.1", 0))
             nowhere = f"redis://127.0.0.1:{nobody.getsockname()[1]}/0"
+            after.callback(project.point, self._stage.url)
             project.point(nowhere, nowhere if cache else self._stage.url)
-            try:
-                yield
-            finally:
-                project.point(self._stage.url)
+            yield
 
     def settle(self, timeout: float = 10.0, after: str = "") -> list[TaskRun]:
         """Wait until all that was sent has ended and nothing waits in the broker; return every task seen.
@@ -157,10 +145,7 @@ class Lab:
         if after:
             self.demo(after)
 
-        def quiet() -> bool:
-            return all(run.over for run in self._recorder.runs()) and self._stage.idle()
-
-        self.wait(quiet, "quiet", timeout)
+        self.wait(lambda: all(run.over for run in self._stage.recorder.runs()) and self._stage.idle(), "quiet", timeout)
         return self.runs()
 
     def waiting(self) -> dict[str, int]:
@@ -169,11 +154,11 @@ class Lab:
 
     def resume(self, worker: int | None = None) -> None:
         """Let the workers that were started paused, or one of them, consume the queue `celery`."""
-        from myauth.celery import app
-
         chosen = self.workers if worker is None else [self.workers[worker]]
         nodes = [process.node for process in chosen]
-        replies = app.control.add_consumer("celery", destination=nodes, reply=True, timeout=60, limit=len(nodes))
+        replies = current_app.control.add_consumer(
+            "celery", destination=nodes, reply=True, timeout=60, limit=len(nodes)
+        )
         if len(replies or []) != len(nodes):
             raise LabError(f"Not every worker took up the queue, the replies are {replies}: run the claim again.")
         # The worker still asks Redis for what it asked before; it would look again within a second.
@@ -202,8 +187,7 @@ class Lab:
     def stop(self, process: processes.Process, timeout: float = 60.0) -> None:
         """End a process the way supervisor does, with SIGTERM, and wait for it."""
         process.signal(signal.SIGTERM)
-        if not process.join(timeout):
-            raise TimedOut(f"the end of {process.name} did not happen within {timeout:g} s")
+        processes.wait_until(lambda: not process.alive, timeout, f"the end of {process.name}")
         self._gone(process)
 
     def _gone(self, process: processes.Process) -> None:
@@ -218,21 +202,20 @@ class Lab:
 
     def logged(self) -> list[str]:
         """Return what the tasks have logged for extensions since the claim began: each line's level and text."""
-        found = re.findall(r"^\[.*?\] (\w+) \[.*?\] (.*)$", self.log_file("extensions.log"), re.MULTILINE)
-        return [" ".join(line) for line in found]
+        lines = re.finditer(r"^\[.*?\] (\w+) \[.*?\] (.*)$", self.log_file("extensions.log"), re.MULTILINE)
+        return [f"{line[1]} {line[2]}" for line in lines]
 
     def log_file(self, name: str) -> str:
         """Return what was added to Alliance Auth's log file `name` since the claim began."""
         path = project.log_folder() / name
-        if not path.exists():
-            return ""
-        with path.open(errors="replace") as file:
+        with contextlib.suppress(FileNotFoundError), path.open(errors="replace") as file:
             file.seek(self._logs.get(path, 0))
             return file.read()
+        return ""
 
     def busy(self) -> float:
         """Return for how many seconds of the claim some worker held a task: it ran, or was not due yet."""
-        return self._recorder.busy()
+        return self._stage.recorder.busy()
 
     def late(self) -> float:
         """Return by how many seconds, at most, the machine kept a process of the claim from working so far."""
@@ -252,7 +235,7 @@ class Lab:
 
     def outputs(self) -> dict[str, str]:
         """Return by file of calls what it printed, and what the workers have logged since, as a page shows it."""
-        return self._told.outputs(self._recorder.runs(), self._recorder.began)
+        return self._told.outputs(self._stage.recorder.runs(), self._stage.recorder.began)
 
     def logs(self) -> str:
         """Return the last of what every process of the stage printed, for a failure's report."""

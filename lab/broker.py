@@ -34,8 +34,6 @@ _OURS = (
     b"unacked",
     b":1:",
     b"ALLIANCEAUTH_",
-    b"celeryev",
-    b"celery-faq-lab",
 )
 _CLAIM = "celery-faq-lab"
 
@@ -61,16 +59,15 @@ class Broker:
 
     def database(self, number: int) -> str:
         """Return the URL of our database `number`, counted from 0."""
-        parts = urlsplit(self.url)
         if self.databases == 1:
             return self.url
-        return urlunsplit(parts._replace(path=f"/{self.first + number}"))
+        return urlunsplit(urlsplit(self.url)._replace(path=f"/{self.first + number}"))
 
     def empty(self) -> None:
         """Empty our databases."""
         for number in range(self.databases):
             with redis.Redis.from_url(self.database(number)) as client:
-                wipe(client, ours=True)
+                client.flushdb()
 
 
 def own() -> str:
@@ -194,17 +191,12 @@ def _version(client: redis.Redis) -> str:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
 
 
-def wipe(client: redis.Redis, *, ours: bool) -> None:
-    """Empty a database of ours; in a borrowed one remove only the keys that this stack writes."""
-    if ours:
-        client.flushdb()
-        return
+def wipe(client: redis.Redis) -> None:
+    """Remove from a borrowed database the keys that this stack writes, and no other."""
     for key in client.scan_iter(count=1000):
         if (key.startswith(_OURS) and key != _CLAIM.encode()) or b".reply.celery.pidbox" in key:
             client.delete(key)
@@ -213,7 +205,7 @@ def wipe(client: redis.Redis, *, ours: bool) -> None:
 def give_back(url: str) -> None:
     """Leave a borrowed database as empty as it was found."""
     with redis.Redis.from_url(url) as client:
-        wipe(client, ours=False)
+        wipe(client)
         client.delete(_CLAIM)
 
 

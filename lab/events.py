@@ -12,7 +12,6 @@ from lab.errors import TimedOut
 from lab.processes import T, wait_until
 
 _ENDS = {"succeeded", "failed", "rejected", "revoked"}
-_IGNORED = {"worker-heartbeat"}
 
 
 @dataclass
@@ -116,7 +115,7 @@ class Recorder:
         self._consumer.consume()
 
     def _note(self, event: dict[str, Any]) -> None:
-        if event["type"] not in _IGNORED and event.get("uuid") not in self._earlier:
+        if event["type"] != "worker-heartbeat" and event.get("uuid") not in self._earlier:
             self.events.append(event)
 
     def pump(self, timeout: float = 0.0) -> None:
@@ -148,6 +147,17 @@ class Recorder:
         except TimedOut as error:
             seen_runs = (f"{run.name.rpartition('.')[2]}{run.args} {run.state}" for run in self.runs())
             raise TimedOut(f"{error}; seen: {', '.join(seen_runs) or 'no task'}") from None
+
+    def those(
+        self, count: int, name: str | None, chosen: Callable[[TaskRun], bool], what: str, timeout: float
+    ) -> list[TaskRun]:
+        """Wait until `count` tasks called `name` are `chosen`, and return all that are; `what` says how."""
+
+        def found() -> list[TaskRun]:
+            return [run for run in self.runs(name) if chosen(run)]
+
+        self.wait(lambda: len(found()) >= count, timeout, f"the {what} of {count} x {name or 'any task'}")
+        return found()
 
     def runs(self, name: str | None = None) -> list[TaskRun]:
         """Return every task seen, or those called `name`, in the order in which they started, then were sent."""

@@ -79,7 +79,8 @@ def _paths(chapter: str) -> list[Path]:
 def record(run: Run, claims: dict[str, list[Claim]]) -> None:
     """Write the evidence of the chapters in `claims`, leaving the other chapters' as it is."""
     run.lines.end()
-    lines = _lines(run)
+    lines = coverage.Coverage(data_file=str(run.folder / "all"), config_file=False, messages=False)
+    lines.combine([str(path) for path in run.folder.glob("**/lines/*")], keep=True)
     now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     fresh = {
         chapter: {
@@ -87,7 +88,7 @@ def record(run: Run, claims: dict[str, list[Claim]]) -> None:
             "versions": run.versions(),
             "seconds": round(sum(claim.seconds for claim in those), 2),
             "waiting": round(sum(claim.waiting for claim in those), 2),
-            "files": _files(chapter, lines),
+            "files": _files(chapter, lines.get_data()),
             "claims": [asdict(claim) for claim in those],
         }
         for chapter, those in claims.items()
@@ -101,12 +102,6 @@ def record(run: Run, claims: dict[str, list[Claim]]) -> None:
         scratch = EVIDENCE.with_suffix(f".{os.getpid()}")
         scratch.write_text(json.dumps(whole, indent=1, sort_keys=True) + "\n")
         scratch.replace(EVIDENCE)
-
-
-def _lines(run: Run) -> coverage.CoverageData:
-    cov = coverage.Coverage(data_file=str(run.folder / "all"), config_file=False, messages=False)
-    cov.combine([str(path) for path in run.folder.glob("**/lines/*")], keep=True)
-    return cov.get_data()
 
 
 def _files(chapter: str, lines: coverage.CoverageData) -> dict[str, Any]:

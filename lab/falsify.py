@@ -23,7 +23,7 @@ from lab.errors import LabError, told
 from lab.options import Parser
 from lab.overlay import lay_over
 from lab.paths import EXAMPLES, chapters
-from lab.plugin import UNMEASURED, Claims
+from lab.plugin import UNMEASURED, Claims, words
 
 LANES = 6
 _DATABASES = 48
@@ -47,11 +47,6 @@ class Break:
     def chapter(self) -> str:
         """The chapter the claim stands in."""
         return Path(self.nodeid.partition("::")[0]).parent.name
-
-    @property
-    def claim(self) -> str:
-        """The claim's name, as words."""
-        return self.nodeid.rpartition("::")[2].removeprefix("test_").replace("_", " ")
 
     def apply(self, text: str) -> str:
         """Return `text` with the break in it; `ValueError` if it does not fit."""
@@ -122,7 +117,7 @@ def _all(standing: run.Run, names: list[str], options: list[str], began: float) 
         good, line = _judge(item, found)
         caught += good
         wrong += not good
-        print(f"{'✓' if good else '✗'} {item.chapter}: {item.claim}\n    {line}", flush=True)
+        print(f"{'✓' if good else '✗'} {item.chapter}: {words(item.nodeid)}\n    {line}", flush=True)
     seconds = time.monotonic() - began
     print(f"\n{green} claims green unbroken, {caught} of {len(breaks)} breaks caught, {seconds:.0f} s")
     return int(wrong > 0 or not breaks)
@@ -179,7 +174,7 @@ def _broken(item: Break, own: run.Run) -> dict[str, Any]:
     try:
         lay_over(item.chapter, own.folder, item.file, item.apply)
     except (ValueError, SyntaxError, ImportError) as error:
-        return verdict.without_a_test(item.claim, f"the break can't be applied: {error!r}")
+        return verdict.without_a_test(words(item.nodeid), f"the break can't be applied: {error!r}")
     app.conf.update(item.conf)
     return verdict.of(own, item.nodeid)
 

@@ -236,8 +236,12 @@ def bars(rows: Sequence[tuple[str, Sequence[float]]], unit: str, counted: str) -
     return Figure(body, y - gap + 40, ("", unit, counted), table)
 
 
-KINDS: Mapping[str, Callable[..., Figure]]
-KINDS = {"timeline": timeline, "order": order, "staircase": staircase, "bars": bars}
+KINDS: Mapping[str, Callable[..., Figure]] = {
+    "timeline": timeline,
+    "order": order,
+    "staircase": staircase,
+    "bars": bars,
+}
 
 
 def draw(kind: str, rows: Sequence[Sequence[Any]], **more: Any) -> Figure:

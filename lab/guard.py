@@ -62,16 +62,12 @@ def _started(pid: int) -> str:
     return listed.stdout.strip().replace(" ", "_")
 
 
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
+def _runs(pid: int, mark: str) -> bool:
+    """Return whether process `pid` is the one with this mark, and more than a zombie."""
     with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return True
+        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+            return False
+    return bool(mark) and _started(pid) == mark
 
 
 def _end(folder: Path) -> None:
@@ -105,9 +101,9 @@ def _main(folder: Path, run: int, parent: int) -> None:
     run_mark, parent_mark = _started(run), _started(parent) if parent else ""
     while True:
         readable, _, _ = select.select([sys.stdin], [], [], _POLL)
-        if readable or not _alive(run) or _started(run) != run_mark:
+        if readable or not _runs(run, run_mark):
             break
-        if parent and (not _alive(parent) or _started(parent) != parent_mark):
+        if parent and not _runs(parent, parent_mark):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(run, signal.SIGKILL)
             break

@@ -15,6 +15,7 @@ import psutil
 
 from lab.processes import lives
 
+_HEARTS = "hearts"
 _BEAT = 0.02
 # Less than this nobody asks for.
 _WORTH = 0.005
@@ -25,14 +26,10 @@ _LATE = struct.Struct("=dd")
 
 def start(folder: Path) -> None:
     """Watch this process, and each that is forked from it or from one of those."""
-    hearts = _hearts(folder)
+    hearts = folder / _HEARTS
     hearts.mkdir()
     os.register_at_fork(after_in_child=lambda: _watch(hearts))
     _watch(hearts)
-
-
-def _hearts(folder: Path) -> Path:
-    return folder / "hearts"
 
 
 def _watch(hearts: Path) -> None:
@@ -62,7 +59,7 @@ def late(folder: Path, since: float, groups: set[int]) -> float:
     """
     now = time.monotonic()
     worst = 0.0
-    for path in _hearts(folder).iterdir():
+    for path in (folder / _HEARTS).iterdir():
         noted = path.read_bytes()
         if len(noted) < _HEAD.size:
             continue
@@ -71,11 +68,8 @@ def late(folder: Path, since: float, groups: set[int]) -> float:
             continue
         places = range(_HEAD.size, len(noted) - _LATE.size + 1, _LATE.size)
         spans = [_LATE.unpack_from(noted, place) for place in places]
-        if _there(int(path.name)):
+        pid = int(path.name)
+        if psutil.pid_exists(pid) and lives(psutil.Process(pid)):
             spans.append((last + _BEAT, now))
         worst = max([worst, *(came - max(due, since) for due, came in spans)])
     return worst
-
-
-def _there(pid: int) -> bool:
-    return psutil.pid_exists(pid) and lives(psutil.Process(pid))

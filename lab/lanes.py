@@ -68,9 +68,11 @@ class Lane:
 
     def end(self) -> None:
         """End the process, if it still runs, with all that it has started, and wait for it."""
-        with contextlib.suppress(psutil.NoSuchProcess):
+        # Once it has ended, its number may be another's.
+        if self.alive:
             for child in psutil.Process(self._process.pid).children(recursive=True):
-                child.kill()
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.kill()
         self._process.kill()
         self._process.join()
 

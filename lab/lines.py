@@ -55,9 +55,6 @@ class Lines:
                 if self._coverage:
                     self._coverage.switch_context(self._claim)
 
-    def _note_done(self, **_: Any) -> None:
-        self._done.set()
-
     def listen(self) -> None:
         """Follow the run whenever this process takes something up, and keep what was noted when it is done."""
         from celery.signals import beat_init, task_postrun, task_prerun
@@ -66,7 +63,7 @@ class Lines:
         for signal in (task_prerun, beat_init, request_started):
             signal.connect(self.follow, weak=False)
         for signal in (task_postrun, request_finished):
-            signal.connect(self._note_done, weak=False)
+            signal.connect(lambda **_: self._done.set(), weak=False)
         # In a thread, as a task tells its end after this signal, and must not be late for our sake.
         threading.Thread(target=self._keep, daemon=True, name="lines").start()
 

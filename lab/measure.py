@@ -120,11 +120,15 @@ def main(argv: list[str]) -> int:
     chapters = evidence.load()["chapters"].values()
     waiting = sum(chapter["waiting"] for chapter in chapters)
     inside = sum(chapter["seconds"] for chapter in chapters)
-    print(f"\n{'the run, from command to prompt':<42}{wall:6.1f} s")
-    print(f"{'the subject’s own waiting':<42}{waiting:6.1f} s")
-    print(f"{'the rest of the tests':<42}{inside - waiting:6.1f} s")
-    print(f"{'start, workers not ready yet, evidence, end':<42}{wall - inside:6.1f} s")
-    print(f"{'one cold start of Alliance Auth':<42}{cold:6.1f} s")
+    print()
+    for name, seconds in (
+        ("the run, from command to prompt", wall),
+        ("the subject’s own waiting", waiting),
+        ("the rest of the tests", inside - waiting),
+        ("start, workers not ready yet, evidence, end", wall - inside),
+        ("one cold start of Alliance Auth", cold),
+    ):
+        print(f"{name:<42}{seconds:6.1f} s")
     print(f"{'ratio: run / (waiting + cold start)':<42}{wall / (waiting + cold):6.2f}")
     print("\npeak memory (proportional set size)")
     for name, size in sorted(memory.peak_each.items(), key=lambda pair: -pair[1]):

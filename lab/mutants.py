@@ -121,7 +121,7 @@ def _mutated(mutant: Mutant, own: run.Run) -> dict[str, Any]:
         return outcome(UNLOADABLE, repr(error)[:200])
     tests, green = _tests(mutant), 0
     while tests:
-        found = verdict.of(own, "--maxfail=1", *tests, deadline=_CLAIM)
+        found = verdict.of(own, "--maxfail=1", *tests, seconds=_CLAIM)
         green += found["green"]
         if not found["red"]:
             break
@@ -130,7 +130,7 @@ def _mutated(mutant: Mutant, own: run.Run) -> dict[str, Any]:
             return outcome(KILLED, "(the chapter's tests can't be imported)")
         # Red twice, or a machine that was late at the wrong moment would kill mutants.
         place = next(place for place, test in enumerate(tests) if test.endswith(f"::{red['test']}"))
-        again = verdict.of(own, tests[place], deadline=_CLAIM)
+        again = verdict.of(own, tests[place], seconds=_CLAIM)
         if again["red"]:
             void = UNMEASURED in again["red"][0]["message"]
             return outcome(VOID if void else KILLED, red["test"])
@@ -183,14 +183,12 @@ def _nodeid(chapter: str, test: str) -> str:
 
 def _report(record: Record, mutants: list[Mutant], *, whole: bool) -> int:
     if not mutants:
-        print("There is no such mutant.")
-        return 1
+        raise LabError("There is no such mutant.")
     void = [mutant for mutant in mutants if not record.outcome(mutant)]
     if void:
-        print(
-            f"\n{len(void)} mutants were not measured, as the machine was late: run nox -s mutants again, it goes on."
+        raise LabError(
+            f"{len(void)} mutants were not measured, as the machine was late: run nox -s mutants again, it goes on."
         )
-        return 1
     for mutant in mutants:
         if record.state(mutant) == SURVIVED:
             print(f"\nsurvived: {mutant.chapter} {_short(mutant)}")

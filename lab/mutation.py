@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from lab.source import Change, Source, left_alone, works
+from lab.source import Change, Source, called, left_alone, works
 
 _RATE = re.compile(r"(\d+)/[smh]")
 _SWAPS = {
@@ -120,7 +120,7 @@ def _of_call(source: Source, node: ast.Call) -> Iterator[Change]:
     if name in _SWAPS and not _does_the_same(source, node, name):
         yield source.change("method swapped", node, _altered(node, func=_attribute(node.func, _SWAPS[name])))
     if name in ("delay", "delay_on_commit"):
-        canvas = _called(node.func.value) in _CANVASES
+        canvas = called(node.func.value) in _CANVASES
         func = _attribute(node.func, "apply") if canvas else node.func.value
         yield source.change("called like a function", node, _altered(node, func=func))
     if name in _STEPS:
@@ -138,13 +138,8 @@ def _does_the_same(source: Source, node: ast.Call, name: str) -> bool:
     if name == "delay":
         return not _in_transaction(source, node)
     parent = source.parents.get(node)
-    first = isinstance(parent, ast.Call) and _called(parent) == "chain" and parent.args[0] is node
+    first = isinstance(parent, ast.Call) and called(parent) == "chain" and parent.args[0] is node
     return name in ("s", "si") and first
-
-
-def _called(node: ast.AST | None) -> str:
-    """Return the last name of what a call calls."""
-    return ast.unparse(node.func).rpartition(".")[2] if isinstance(node, ast.Call) else ""
 
 
 def _attribute(node: ast.Attribute, name: str) -> ast.Attribute:

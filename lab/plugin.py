@@ -115,7 +115,7 @@ class Claims:
             standing = spec
             if spec in prepared:
                 prepared.remove(spec)
-            elif len(stages.prepared()) < stages.ahead:
+            elif not stages.prepared() and stages.run.broker.databases > 1:
                 stages.prepare(spec)
 
     @pytest.hookimpl(tryfirst=True)
@@ -141,7 +141,7 @@ class Claims:
                 report.longrepr = f"{item.name} {UNMEASURED}: {told}; {reason}. {_REMEDY}"
                 break
             self.claims.pop()
-            print(f"{_VOID} {_words(item.nodeid)}  void: {told}; measured again", flush=True)
+            print(f"{_VOID} {words(item.nodeid)}  void: {told}; measured again", flush=True)
         self.claims[-1].void = [round(late, 3) for late in void]
         for report in reports:
             item.ihook.pytest_runtest_logreport(report=report)
@@ -190,7 +190,7 @@ class Claims:
         """Print a claim's line as soon as it is settled."""
         if report.when != "call" and not report.failed:
             return
-        print(f"{_PASSED if report.passed else _FAILED} {_words(report.nodeid)}  {report.duration:.2f} s", flush=True)
+        print(f"{_PASSED if report.passed else _FAILED} {words(report.nodeid)}  {report.duration:.2f} s", flush=True)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
@@ -198,7 +198,8 @@ class Claims:
         self._stages.close()
 
 
-def _words(nodeid: str) -> str:
+def words(nodeid: str) -> str:
+    """Return the name of a claim as words."""
     return nodeid.rpartition("::")[2].removeprefix("test_").replace("_", " ")
 
 

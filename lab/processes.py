@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -66,13 +66,14 @@ class Process:
         return self._process.exitcode
 
     def signal(self, number: int) -> None:
-        """Send a signal to the process alone."""
-        with contextlib.suppress(ProcessLookupError):
+        """Send a signal to the process alone, if it still runs."""
+        # Once it has ended and been waited for, its number may be another's: a busy machine soon comes round.
+        if self.alive:
             os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """End the process and all its children with -9 and wait for it."""
-        with contextlib.suppress(ProcessLookupError):
+        """End the process, if it still runs, and all its children with -9, and wait for it."""
+        if self.alive:
             os.killpg(self.pid, signal.SIGKILL)
         self._process.join()
 
@@ -126,10 +127,22 @@ def _entry(argv: list[str]) -> Callable[[], object]:
 
 
 def lives(process: psutil.Process) -> bool:
-    """Return whether `process` is there and more than a zombie."""
+    """Return whether `process` is there, no other has its number, and it is more than a zombie."""
     with contextlib.suppress(psutil.NoSuchProcess):
-        return bool(process.status() != psutil.STATUS_ZOMBIE)
+        return process.is_running() and bool(process.status() != psutil.STATUS_ZOMBIE)
     return False
+
+
+@contextlib.contextmanager
+def deadline(seconds: float, expire: Callable[[], object]) -> Iterator[None]:
+    """Call `expire`, which raises, in what runs longer than `seconds` in the context; 0 means no limit."""
+    before = signal.signal(signal.SIGALRM, lambda *_: expire())
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def wait_until(

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import platform
 import shutil
 import sys
 import tempfile
@@ -29,49 +30,32 @@ class Run:
     def versions(self) -> dict[str, str]:
         """Return what runs here: name to version."""
         found = {name: version(name) for name in ("allianceauth", "celery", "kombu", "django", "celery-once")}
-        python = ".".join(str(part) for part in sys.version_info[:3])
-        return {**found, "python": python, "broker": self.broker.version}
-
-    def close(self) -> None:
-        """End all that is left and remove the folder."""
-        os.chdir("/")
-        self.broker.stop()
-        self.guard.finish()
+        return {**found, "python": platform.python_version(), "broker": self.broker.version}
 
 
 @contextlib.contextmanager
 def standing(kind: str | None) -> Iterator[Run]:
-    """Start a run as `start` does; it is closed when the context is left."""
-    run = start(kind)
-    try:
-        yield run
-    finally:
-        run.close()
-
-
-def start(kind: str | None) -> Run:
     """Start a run on the broker `kind` (see `lab.broker.start`) and set Django up in this process.
 
-    Raises `LabError` with nothing left running.
+    When the context is left, or where a `LabError` keeps it from being entered, all is ended and the folder removed.
     """
     if sys.version_info < (3, 11):  # noqa: UP036
         raise LabError("Python 3.11 or later is needed.")
     folder = Path(tempfile.mkdtemp(prefix="celery-faq-"))
     (folder / "lines").mkdir()
     guard = Guard(folder)
-    try:
+    with contextlib.ExitStack() as ending:
+        ending.callback(guard.finish)
         server = broker.start(kind, guard)
+        ending.callback(server.stop)
         if not (Path(sys.executable).parent / "allianceauth").exists() and not shutil.which("allianceauth"):
             raise LabError("Alliance Auth is not installed here: run this through nox, for example nox -s examples.")
         lines = Lines("test", folder)
         copy = project.copy(folder)
+        ending.callback(os.chdir, "/")
         # Alliance Auth's console log of this process is not what a person at the prompt wants to read.
         # Its handlers keep the file, so it stays open.
         log = (folder / "setup.log").open("w", buffering=1)
         with contextlib.redirect_stderr(log):
             project.enter(copy, server.database(0))
-        return Run(folder, guard, server, copy, lines)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            guard.finish()
-        raise
+        yield Run(folder, guard, server, copy, lines)

@@ -35,6 +35,11 @@ class Mutant:
         """What the mutant is known by in the record, whatever else of its chapter has changed."""
         return f"{self.chapter}/{self.file}:{self.change.line}: {self.change}"
 
+    @property
+    def listed(self) -> tuple[str, str, str]:
+        """What a chapter names the mutant by where it says that it is equivalent."""
+        return self.file, self.code, str(self.change)
+
     def __str__(self) -> str:
         """Return the mutant in a line."""
         return f"{self.file}:{self.change.line}  {self.change}"
@@ -77,15 +82,12 @@ class Record:
     def state(self, mutant: Mutant) -> str:
         """Return the state in the score of a mutant whose outcome is known."""
         found = cast(Outcome, self.outcome(mutant))
-        return EQUIVALENT if found.state == SURVIVED and self.reason(mutant) else found.state
-
-    def reason(self, mutant: Mutant) -> str:
-        """Return why the mutant is equivalent, if its chapter says so."""
-        return self._reasons.get(mutant.chapter, {}).get((mutant.file, mutant.code, str(mutant.change)), "")
+        listed = self._reasons.get(mutant.chapter, {})
+        return EQUIVALENT if found.state == SURVIVED and mutant.listed in listed else found.state
 
     def unneeded(self, mutants: list[Mutant]) -> list[str]:
         """Return a sentence for each listed equivalent mutant that is killed, or that there is none of."""
-        survivors = {(m.chapter, m.file, m.code, str(m.change)) for m in mutants if self.state(m) == EQUIVALENT}
+        survivors = {(mutant.chapter, *mutant.listed) for mutant in mutants if self.state(mutant) == EQUIVALENT}
         return [
             f"examples/{chapter}/{_LISTED}: {file}, {change}: no such mutant survives. Take the entry out."
             for chapter, listed in self._reasons.items()

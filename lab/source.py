@@ -3,7 +3,7 @@
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 # EVE's ids have seven digits and more.
 _IDS_FROM = 1_000_000
@@ -68,18 +68,16 @@ class Source:
 def left_out(text: str) -> list[tuple[int, str, str]]:
     """Return line, text and reason of every number that is left alone."""
     source = Source(text)
-    literals = [node for node in ast.walk(source.tree) if _is_number(node)]
-    found = [(node.lineno, str(node.value), left_alone(source, node)) for node in literals]  # type: ignore[attr-defined]
+    constants = [node for node in ast.walk(source.tree) if isinstance(node, ast.Constant)]
+    literals = [node for node in constants if type(node.value) in (int, float)]
+    found = [(node.lineno, str(node.value), left_alone(source, node)) for node in literals]
     return sorted(entry for entry in found if entry[2])
 
 
-def left_alone(source: Source, node: ast.AST) -> str:
+def left_alone(source: Source, node: ast.Constant) -> str:
     """Return why a number is not changed; empty if it is."""
-    assert isinstance(node, ast.Constant)
-    assert isinstance(node.value, int | float)
-    if abs(node.value) >= _IDS_FROM:
+    if abs(cast(float, node.value)) >= _IDS_FROM:
         return "an id"
-    inside: ast.AST
     for parent, inside in source.above(node):
         if isinstance(parent, ast.keyword):
             if parent.arg in _WORK:
@@ -98,14 +96,15 @@ def left_alone(source: Source, node: ast.AST) -> str:
     return ""
 
 
-def called(call: ast.Call) -> str:
-    """Return the name of the function or method that is called."""
-    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+def called(node: ast.AST | None) -> str:
+    """Return the name of the function or method that `node` calls; empty where it calls none."""
+    func = getattr(node, "func", None)
+    return str(getattr(func, "attr", getattr(func, "id", "")))
 
 
 def works(source: Source, node: ast.AST) -> bool:
     """Return whether `node` says how long a stand-in for work sleeps."""
-    return any(isinstance(parent, ast.Call) and called(parent) == "sleep" for parent, _ in source.above(node))
+    return any(called(parent) == "sleep" for parent, _ in source.above(node))
 
 
 def _parameter(arguments: ast.arguments, default: ast.AST) -> str:
@@ -113,7 +112,3 @@ def _parameter(arguments: ast.arguments, default: ast.AST) -> str:
     pairs = list(zip(named[len(named) - len(arguments.defaults) :], arguments.defaults, strict=True))
     pairs += [(name, value) for name, value in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if value]
     return next((name.arg for name, value in pairs if value is default), "")
-
-
-def _is_number(node: ast.AST) -> bool:
-    return isinstance(node, ast.Constant) and type(node.value) in (int, float)

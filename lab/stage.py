@@ -64,9 +64,7 @@ class Stage:
 
     def idle(self) -> bool:
         """Whether nothing waits and no worker holds a message."""
-        held = self.redis.hlen("unacked")
-        waiting = sum(self.redis.llen(key) for key in queue_keys(self.redis))
-        return not held and not waiting
+        return not self.redis.hlen("unacked") and not any(map(self.redis.llen, queue_keys(self.redis)))
 
     def at_rest(self) -> bool:
         """Whether no task is left that runs; one that does gets a moment to end."""
@@ -80,14 +78,19 @@ class Stage:
 
     def reusable(self, spec: StageSpec) -> bool:
         """Whether a claim that asks for `spec` can stand on this stage after the last claim."""
-        as_asked = self.spec == spec and not spec.fresh and len(self.workers) == len(spec.workers)
-        # A beat that a claim left running would send into the next one.
-        # A worker that was paused may have been resumed since.
-        as_asked = as_asked and not any(worker.paused for worker in spec.workers)
-        as_asked = as_asked and len(self.extras) == int(spec.web)
-        as_asked = as_asked and all(process.alive for process in self.processes) and self.idle()
-        # Its last lines would count for the next claim.
-        return as_asked and self.at_rest()
+        return (
+            self.spec == spec
+            and not spec.fresh
+            and len(self.workers) == len(spec.workers)
+            # A worker that was paused may have been resumed since.
+            and not any(worker.paused for worker in spec.workers)
+            # A beat that a claim left running would send into the next one.
+            and len(self.extras) == int(spec.web)
+            and all(process.alive for process in self.processes)
+            and self.idle()
+            # Its last lines would count for the next claim.
+            and self.at_rest()
+        )
 
 
 def queue_keys(client: redis.Redis) -> list[str]:
@@ -102,7 +105,7 @@ def _see_alive(process: processes.Process) -> None:
 
 
 class Stages:
-    """Starts stages, a few claims ahead where the broker has databases to spare, and ends them."""
+    """Starts stages, one ahead of its claim where the broker has databases to spare, and ends them."""
 
     def __init__(self, run: Run) -> None:
         """Serve stages for `run`."""
@@ -111,11 +114,6 @@ class Stages:
         self._ending: list[tuple[float, processes.Process]] = []
         self._free = list(range(run.broker.databases))
         self.current: Stage | None = None
-
-    @property
-    def ahead(self) -> int:
-        """How many stages may be started before their claims come up."""
-        return 1 if self.run.broker.databases > 1 else 0
 
     def prepare(self, spec: StageSpec) -> None:
         """Start what `spec` asks for, without waiting."""
@@ -158,7 +156,8 @@ class Stages:
         for worker in spec.workers:
             self.add_worker(stage, worker)
         if spec.web:
-            self._add_web(stage)
+            argv = ["manage.py", "runserver", "--noreload", "127.0.0.1:0"]
+            stage.extras.append(processes.Process("web", self._name("web"), argv, self.run.folder, self.run.guard))
         project.point(before)
         return stage
 
@@ -182,10 +181,6 @@ class Stages:
         process = processes.Process("worker", self._name(name), argv, self.run.folder, self.run.guard)
         stage.workers.append(process)
         return process
-
-    def _add_web(self, stage: Stage) -> None:
-        argv = ["manage.py", "runserver", "--noreload", "127.0.0.1:0"]
-        stage.extras.append(processes.Process("web", self._name("web"), argv, self.run.folder, self.run.guard))
 
     def add_beat(self, stage: Stage) -> processes.Process:
         """Start beat on `stage`, with the command line of supervisor.conf."""
@@ -227,7 +222,7 @@ class Stages:
         if self.run.broker.databases == 1:
             # The only database there is must be empty before the next stage begins.
             self._reap(all_of_them=True)
-            broker.wipe(stage.redis, ours=False)
+            broker.wipe(stage.redis)
             self._free.append(0)
         stage.redis.close()
 

@@ -1,6 +1,5 @@
 """How claims' tests go in a fork whose examples or settings were changed."""
 
-import signal
 from collections.abc import Generator
 from typing import Any
 
@@ -8,31 +7,25 @@ import pytest
 
 from lab.__main__ import QUIET
 from lab.plugin import Claims
+from lab.processes import deadline
 from lab.run import Run
 
 
 class _Verdict:
     """Notes how many tests were green, and each that was not: its name, when, and why.
 
-    A test that takes longer than `deadline` seconds is red.
+    A test that takes longer than `seconds` is red.
     """
 
-    def __init__(self, deadline: float = 0) -> None:
+    def __init__(self, seconds: float) -> None:
         self.green = 0
         self.red: list[dict[str, str]] = []
-        self._deadline = deadline
+        self._seconds = seconds
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self) -> Generator[None, Any, Any]:
-        def expire(*_: Any) -> None:
-            pytest.fail(f"it did not end within {self._deadline:g} s")
-
-        signal.signal(signal.SIGALRM, expire)
-        signal.setitimer(signal.ITIMER_REAL, self._deadline)
-        try:
+        with deadline(self._seconds, lambda: pytest.fail(f"it did not end within {self._seconds:g} s")):
             return (yield)
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -51,18 +44,16 @@ class _Verdict:
         self.red.append({"test": test, "when": when, "message": message})
 
 
-def of(own: Run, *what: str, deadline: float = 0) -> dict[str, Any]:
+def of(own: Run, *what: str, seconds: float = 0) -> dict[str, Any]:
     """Run pytest on `what` in this fork and return `green`, a count, and `red`, each with `test`, `when`, `message`.
 
-    A test that takes longer than `deadline` seconds is red; 0 stands for none.
+    A test that takes longer than `seconds` is red; 0 stands for none.
     """
-    verdict = _Verdict(deadline)
+    verdict = _Verdict(seconds)
     pytest.main([*QUIET, *what], plugins=[Claims(own, own.folder / "voids"), verdict])
     return {"green": verdict.green, "red": verdict.red}
 
 
 def without_a_test(test: str, why: str) -> dict[str, Any]:
     """Return the verdict of a fork that ran no test."""
-    verdict = _Verdict()
-    verdict.note(test, "", why)
-    return {"green": 0, "red": verdict.red}
+    return {"green": 0, "red": [{"test": test, "when": "", "message": why}]}

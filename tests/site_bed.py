@@ -12,8 +12,7 @@ from pathlib import Path
 import coverage
 
 from lab.evidence import FORMAT
-
-ROOT = Path(__file__).resolve().parent.parent
+from lab.paths import ROOT
 
 TASKS = """from celery import shared_task
 

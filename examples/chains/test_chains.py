@@ -128,8 +128,7 @@ def bars(group, runs, colour):
 def test_a_loop_of_delay_runs_five_at_once(lab):
     """A loop of `.delay()` fills all five threads of the worker: five of the tasks run at once, the sixth waits."""
     six = lab.finished(CORPORATION, 6, after="demo_loop.py")
-    done = lab.logged()
-    assert sorted(done) == [f"INFO Updated corporation {pk}" for pk in SIX], f"done {done}"
+    lab.same(sorted(lab.logged()), [f"INFO Updated corporation {pk}" for pk in SIX], "done {}")
     assert ran(lab, LOOP) == ["update_in_a_loop succeeded"]
     lab.same(held(lab, "demo_loop.py", CORPORATION, 5), "5 run, 1 wait", "{}")
     tasks = lab.runs(CORPORATION)[6:]
@@ -184,8 +183,7 @@ def test_a_task_that_starts_a_chain_does_not_wait_for_it(lab):
     """A task that builds a chain and starts it ends while the chain's first link still runs."""
     with lab.hold(CORPORATION):
         lab.finished(CHAIN, 2, timeout=5, after="demo_twice.py")
-        links = lab.started(CORPORATION, 2)
-        assert not any(link.ended for link in links), "the links had ended before"
+        assert not any(link.ended for link in lab.started(CORPORATION, 2)), "the links had ended before"
     lab.settle()
 
 
@@ -198,8 +196,8 @@ def test_a_task_that_starts_a_chain_does_not_wait_for_it(lab):
 def test_a_chain_started_again_runs_beside_the_first(lab):
     """A chain that is started again while it runs does not wait: both run side by side."""
     lab.same(held(lab, "demo_twice.py", CORPORATION, 2), "2 run, 0 wait", "{}")
-    started = [number(run) for run in lab.runs(CORPORATION)]
-    assert sorted(started) == [98000001, 98000001, 98000002, 98000002], f"started {started}"
+    started = sorted(number(run) for run in lab.runs(CORPORATION))
+    lab.same(started, [98000001, 98000001, 98000002, 98000002], "started {}")
 
 
 @pytest.mark.broken_by(
@@ -218,8 +216,9 @@ def test_si_drops_the_result_of_the_link_before(lab):
     chain(fetch_structures.si(98000001), update_wallet.si(98000001)).delay()
     lab.settle()
     done = sorted(ran(lab))
-    expected = ["fetch_structures succeeded", *["update_corporation succeeded"] * 2, "update_wallet succeeded"]
-    assert done == expected, f"ran {done}"
+    lab.same(
+        done, ["fetch_structures succeeded", *["update_corporation succeeded"] * 2, "update_wallet succeeded"], "ran {}"
+    )
     assert "INFO Updated the wallet of 98000001" in lab.logged()
 
 
@@ -234,8 +233,7 @@ def test_a_link_that_can_not_take_the_result_fails_the_link_before_it(lab):
     lab.settle(after="demo_wrong_link.py")
     lab.same(ran(lab), ["update_wallet failed"], "ran {}")
     assert lab.logged() == ["INFO Updated the wallet of 98000001"], "the work of the first link was not done"
-    told = lab.printed(lab.workers[0])
-    assert "TypeError('update_wallet() takes 1 positional argument but 2 were given')" in told
+    assert "TypeError('update_wallet() takes 1 positional argument but 2 were given')" in lab.printed(lab.workers[0])
 
 
 @pytest.mark.broken_by(r"'update_wallet succeeded', 'update_wallet succeeded'", **NEVER_FAILS)
@@ -386,8 +384,7 @@ def test_a_chain_may_end_in_a_group(lab):
             lab.demo("demo_group_at_the_end.py")
             (first,) = lab.started(WALLET)
             assert lab.runs() == [first], "the group did not wait for the link before it"
-        members = lab.started(CORPORATION, 2, timeout=5)
-        assert sorted(number(run) for run in members) == [98000001, 98000002]
+        assert sorted(map(number, lab.started(CORPORATION, 2, timeout=5))) == [98000001, 98000002]
     lab.settle()
 
 
@@ -588,8 +585,7 @@ def test_a_link_error_makes_a_chain_more_than_half_as_heavy_again(lab):
     chain(links).apply_async(link_error=note_failure.s())
     message = lab.redis.rpop(PRIORITY_5)
     assert 480_000 < len(message) < 500_000, f"{len(message)} bytes for 1000 links"
-    after = body(message)[2]["chain"]
-    assert all(link["options"]["link_error"][0]["task"] == FAILURE for link in after)
+    assert all(link["options"]["link_error"][0]["task"] == FAILURE for link in body(message)[2]["chain"])
 
 
 def messages(lab, count):
@@ -628,9 +624,8 @@ def test_each_link_queues_behind_what_waits_already(lab):
     lab.demo("demo_backlog.py")
     lab.resume()
     lab.settle()
-    told = lab.logged()
     turns = [98000001, 98000011, 98000002, 98000012, 98000003, 98000013]
-    assert told == [f"INFO Updated the wallet of {pk}" for pk in turns], f"ran {told}"
+    lab.same(lab.logged(), [f"INFO Updated the wallet of {pk}" for pk in turns], "ran {}")
 
 
 @pytest.mark.fresh
@@ -651,8 +646,8 @@ def test_a_chain_outlives_a_worker_that_is_stopped(lab):
     assert 1 <= ended <= 2, f"it ended {lab.logged()}"
     assert [run.state for run in lab.runs(CORPORATION)] == ["succeeded"] * ended + ["sent"]
     lab.resume(1)
-    links = lab.finished(CORPORATION, 6)
-    assert [run.worker for run in links] == ["worker_00"] * ended + ["worker_01"] * (6 - ended)
+    workers = [run.worker for run in lab.finished(CORPORATION, 6)]
+    assert workers == ["worker_00"] * ended + ["worker_01"] * (6 - ended)
     assert lab.logged() == [f"INFO Updated corporation {pk}" for pk in SIX]
 
 

@@ -59,8 +59,7 @@ def test_the_message_is_plain_json_with_the_name_and_the_arguments(lab):
     message = json.loads(lab.redis.lindex("celery\x06\x165", 0))
     assert message["content-type"] == "application/json", f"sent as {message['content-type']}"
     assert message["headers"]["task"] == COUNT
-    body = json.loads(base64.b64decode(message["body"]))
-    assert body[:2] == [[98000001], {}], f"the body holds {body}"
+    lab.same(json.loads(base64.b64decode(message["body"]))[:2], [[98000001], {}], "the body holds {}")
 
 
 @pytest.mark.broken_by(r"waits in \{\} before", file="demo.py", old="count_members.delay(", new="count_members(")
@@ -323,8 +322,9 @@ def test_a_datetime_arrives_as_one_but_a_tuple_as_a_list_and_numbers_as_keys_as_
     lines = lab.log_file("extensions.log").splitlines()
     assert all("] INFO [first_task.tasks:" in line for line in lines)
     arrived = [line.partition("] ")[2].partition("] ")[2] for line in lines]
-    expected = ["datetime: 2026-11-24 11:00:00+00:00", "list: [1, 2]", "dict: {'30000142': 'Jita'}"]
-    assert arrived == expected, f"arrived as {arrived}"
+    lab.same(
+        arrived, ["datetime: 2026-11-24 11:00:00+00:00", "list: [1, 2]", "dict: {'30000142': 'Jita'}"], "arrived as {}"
+    )
 
 
 @pytest.mark.broken_by(
@@ -335,8 +335,7 @@ def test_a_datetime_arrives_as_one_but_a_tuple_as_a_list_and_numbers_as_keys_as_
 )
 def test_a_missing_argument_raises_at_the_call(lab):
     """A missing argument raises `TypeError` where `.delay()` is called, and nothing is sent."""
-    expected = "count_members() missing 1 required positional argument: 'corporation_id'\n"
-    lab.prints("demo_missing_argument.py", expected)
+    lab.prints("demo_missing_argument.py", "count_members() missing 1 required positional argument: 'corporation_id'\n")
     (sentinel,) = lab.finished(after="demo.py")
     assert {event["uuid"] for event in lab.events} == {sentinel.id}, "the call sent a message"
 

@@ -230,8 +230,7 @@ def test_an_entry_may_have_any_name_but_one_name_is_one_entry(lab, beat):
 def test_the_task_of_an_entry_is_its_full_path_and_no_part_of_it(lab, beat):
     """An entry's task is found by its full path; its name alone, or with a part of the path, is no task."""
     tasks = {"path": REMIND, "name": REMIND.rpartition(".")[2], "part": REMIND.partition(".")[2]}
-    entries = {name: titled(name) | {"task": task} for name, task in tasks.items()}
-    beat(entries, known=True)
+    beat({name: titled(name) | {"task": task} for name, task in tasks.items()}, known=True)
     lab.finished(count=3)
     lab.same(
         {name: run.state for name, task in tasks.items() for run in lab.runs(task)},
@@ -249,8 +248,7 @@ def test_the_task_of_an_entry_is_its_full_path_and_no_part_of_it(lab, beat):
 )
 def test_a_schedule_is_a_crontab_or_a_timedelta(lab, beat):
     """An entry's schedule may be a crontab or a timedelta: both are stored, and sent when they are due."""
-    entries = {"crontab": titled("crontab"), "timedelta": titled("timedelta", HOUR)}
-    beat(entries, known=True)
+    beat({"crontab": titled("crontab"), "timedelta": titled("timedelta", HOUR)}, known=True)
     lab.same(all_sent(lab, "timedelta"), ["crontab", "timedelta"], "sent: {}")
     assert (row("crontab").crontab.hour, row("crontab").interval) == ("*", None)
     assert (row("timedelta").crontab, row("timedelta").schedule.run_every) == (None, HOUR)
@@ -266,8 +264,7 @@ def test_a_schedule_is_a_crontab_or_a_timedelta(lab, beat):
 def test_the_task_gets_the_kwargs_of_its_entry(lab, beat):
     """The task gets the `kwargs` of its entry as its arguments."""
     people()
-    entries = {NAME: titled("From the settings")}
-    beat(entries, known=True)
+    beat({NAME: titled("From the settings")}, known=True)
     lab.finished()
     assert told() == [(name, "warning", "From the settings") for name in WITHOUT_MAIN], f"told {told()}"
 
@@ -295,8 +292,7 @@ def test_the_entry_becomes_a_row_in_the_database_when_beat_starts(lab, beat):
 def test_the_row_counts_what_beat_sends_while_the_log_says_nothing(lab, beat):
     """The row counts the runs and keeps the time of the last; beat's log does not name what it sends."""
     began = now()
-    entries = {NAME: titled("told")}
-    process = beat(entries, known=True)
+    process = beat({NAME: titled("told")}, known=True)
     lab.wait(lambda: row().last_run_at > began, "a new time of the last run in the row", timeout=4)
     assert row().total_run_count == 1, f"the row counts {row().total_run_count}"
     log = lab.printed(process)
@@ -515,9 +511,8 @@ def test_a_row_with_a_single_hour_that_the_settings_do_not_hold_waits_until_that
         never_run(f"{name}, never run", titled(f"{name}, never run", daily(hours)), now() - TWO_DAYS)
     known_to_beat("rest", titled("rest"))
     beat({})
-    sent = all_sent(lab, "rest")
     near = ["1 hours away", "1 hours away, never run", "-1 hours away", "-1 hours away, never run"]
-    assert sent == ["4", *near, "rest"], f"sent: {sent}"
+    lab.same(all_sent(lab, "rest"), ["4", *near, "rest"], "sent: {}")
 
 
 @pytest.mark.broken_by(r"sent .*'interval': 1", conf={"beat_cron_starting_deadline": 60})
@@ -574,8 +569,9 @@ def test_a_worker_throws_away_what_has_expired(lab, beat):
     """What waits in Redis longer than its `expire_seconds` is thrown away by the worker; what has not expired runs."""
     market = current_app.conf.beat_schedule[MARKET]
     late = {"kwargs": {"region": "Domain"}, "options": market["options"] | {"expire_seconds": 1}}
-    entries = {"late": market | late | {"schedule": hourly()}, MARKET: market | {"schedule": hourly()}}
-    process = beat(entries, known=True)
+    process = beat(
+        {"late": market | late | {"schedule": hourly()}, MARKET: market | {"schedule": hourly()}}, known=True
+    )
     lab.wait(lambda: len(messages(lab)) == 2, "two messages")
     lab.kill(process)
     expires = {headers["periodic_task_name"]: headers["expires"] for _, headers in messages(lab)}
@@ -594,9 +590,8 @@ def test_of_the_options_priority_and_expire_seconds_count_and_expires_does_not(l
     """An entry's options `priority` and `expire_seconds` reach the message, `expires` and `countdown` don't."""
     market = current_app.conf.beat_schedule[MARKET] | {"schedule": SECOND}
     others = {"kwargs": {"region": "Domain"}, "options": {"expires": 1800, "countdown": 60}}
-    entries = {MARKET: market, "others": market | others}
     began = now()
-    process = beat(entries, known=True)
+    process = beat({MARKET: market, "others": market | others}, known=True)
     found = lab.wait(lambda: len(both := by_kwargs(lab)) == 2 and both, "two messages")
     key, headers = found["{'region': 'Domain'}"]
     assert (key, headers["expires"], headers["eta"]) == ("celery\x06\x165", None, None), "not dropped"
@@ -676,8 +671,9 @@ def test_auth_itself_has_six_entries_and_the_offset_shifts_four_of_them(lab):
     CronOffset.objects.update_or_create(defaults=dict.fromkeys(FIELDS, 0.0) | {"minute": 0.25})
     OffsetDatabaseScheduler(app=current_app, lazy=True).update_from_dict(own)
     rows = PeriodicTask.objects.select_related("crontab").filter(name__in=own)
-    found = {row.name: (row.task, row.crontab.minute, row.crontab.hour) for row in rows}
-    assert found == AUTHS_OWN, f"Auth's entries are {found}"
+    lab.same(
+        {row.name: (row.task, row.crontab.minute, row.crontab.hour) for row in rows}, AUTHS_OWN, "Auth's entries are {}"
+    )
     days = {(row.crontab.day_of_month, row.crontab.month_of_year, row.crontab.day_of_week) for row in rows}
     assert days == {("*", "*", "*")}
     assert current_app.conf.beat_scheduler == "allianceauth.crontab.schedulers.OffsetDatabaseScheduler"

@@ -137,8 +137,7 @@ def test_a_task_without_a_priority_gets_five(lab):
 def test_each_priority_has_a_redis_list_of_its_own(lab):
     r"""Each priority has a Redis list of its own: `celery` for 0, and `celery\x06\x16` with the number for 1 to 9."""
     lab.demo("demo_ten.py")
-    expected = {"celery": 1} | {f"{LOW}{number}": 1 for number in range(1, 10)}
-    assert lab.waiting() == expected, f"they wait in {lab.waiting()}"
+    lab.same(lab.waiting(), {"celery": 1} | {f"{LOW}{number}": 1 for number in range(1, 10)}, "they wait in {}")
 
 
 @pytest.mark.workers
@@ -191,8 +190,11 @@ def test_celery_will_drop_the_priority_of_the_decorator(lab):
             # A task is made when it is first used.
             assert again[name].name == f"again.tasks.{name}"
     text = [" ".join(str(found.message).split()) for found in caught if "task attribute" in str(found.message)]
-    expected = "The 'priority' task attribute is deprecated and scheduled for removal in version 6.0."
-    assert [line.partition(" Use ")[0] for line in text] == [expected], f"warned of {text}"
+    lab.same(
+        [line.partition(" Use ")[0] for line in text],
+        ["The 'priority' task attribute is deprecated and scheduled for removal in version 6.0."],
+        "warned of {}",
+    )
     assert celery.__version__.startswith("5.7."), f"this is Celery {celery.__version__}"
 
 
@@ -235,8 +237,11 @@ def test_a_task_named_discord_waits_in_a_queue_of_its_own(lab):
     for priority in range(10):
         tasks.announce_attack.apply_async(args=[1035466617946], priority=priority)
     tasks.announce_attack.delay(1035466617946)
-    expected = {"services": 1} | {f"{SERVICES}{number}": 1 for number in range(1, 10)} | {SERVICES + "5": 2}
-    assert lab.waiting() == expected, f"they wait in {lab.waiting()}"
+    lab.same(
+        lab.waiting(),
+        {"services": 1} | {f"{SERVICES}{number}": 1 for number in range(1, 10)} | {SERVICES + "5": 2},
+        "they wait in {}",
+    )
 
 
 @pytest.mark.workers
@@ -599,8 +604,11 @@ def test_zero_runs_first_and_nine_last(lab):
     order = short(lab.finished(STRUCTURE, 10))
     sent = short(sorted(lab.runs(STRUCTURE), key=lambda run: run.sent))
     assert order == list(range(10)), f"they ran in the order {order}"
-    lines = [f"INFO Updated structure {1035466617940 + number}, with fittings: False" for number in range(10)]
-    assert lab.logged() == lines, f"logged {lab.logged()}"
+    lab.same(
+        lab.logged(),
+        [f"INFO Updated structure {1035466617940 + number}, with fittings: False" for number in range(10)],
+        "logged {}",
+    )
     colours = {number: "two" if number < 5 else "one" if number == 5 else "three" for number in sent}
     lab.chart(
         "ten_priorities",
@@ -675,8 +683,11 @@ def test_the_services_worker_takes_the_tasks_named_discord_and_no_others(lab):
     let_them_take(lab, 0)
     left = lab.waiting()
     (stats,) = current_app.control.inspect(limit=1, timeout=5).stats().values()
-    lines = [f"INFO Announced the attack on structure {1035466617940 + number}" for number in range(8)]
-    assert lab.logged() == lines, f"logged {lab.logged()}"
+    lab.same(
+        lab.logged(),
+        [f"INFO Announced the attack on structure {1035466617940 + number}" for number in range(8)],
+        "logged {}",
+    )
     assert left == {LOW + "1": 1}, f"it left {left}"
     assert stats["pool"]["max-concurrency"] == 1, f"its pool is {stats['pool']}"
 
@@ -702,8 +713,7 @@ def test_a_steady_flow_of_priority_one_starves_nine(lab):
     first = {run.name for run in sorted(order, key=lambda run: run.sent)[:5]}
     # From here on one fleet has no next round: the flow is no longer what it was.
     last = next(place for place, run in enumerate(order) if run.name == FLEET and run.args.endswith(" 1]"))
-    came = names[:last].count(STRUCTURE)
-    assert came == 0, f"{came} structures came before the end of the flow"
+    lab.same(names[:last].count(STRUCTURE), 0, "{} structures came before the end of the flow")
     assert (names.count(FLEET), names.count(STRUCTURE)) == (36, 5), f"{names} ran"
     assert first == {STRUCTURE}, f"the first five were {first}"
     assert waiting == {LOW + "1": 12, LOW + "9": 5}, f"at first {waiting} waited"

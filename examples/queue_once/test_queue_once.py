@@ -626,7 +626,7 @@ def test_with_unlock_before_run_a_retry_holds_no_lock(lab):
     lab.settle()
     assert lab.logged() == ["INFO Pilots of Jita Logistics counted"]
     waiting = [start(recount_pilots, 98000001, queue="nobody") for _ in range(2)]
-    assert waiting == ["accepted", "rejected"], f"while another waits: {waiting[1]}"
+    lab.same(waiting, ["accepted", "rejected"], "while another waits: {}")
     drop(lab)
 
 
@@ -753,8 +753,9 @@ def test_a_tuple_as_an_argument_leaves_the_lock_behind(lab):
         come(lab, "2 characters updated")
         cache.add("qo_queue_once.tasks.update_characters_character_ids-[2112000001, 2112000002]", "lock")
     lab.settle()
-    left = ["qo_queue_once.tasks.update_characters_character_ids-(2112000001, 2112000002)"]
-    assert locks() == left, f"the locks are {locks()}"
+    lab.same(
+        locks(), ["qo_queue_once.tasks.update_characters_character_ids-(2112000001, 2112000002)"], "the locks are {}"
+    )
     assert lab.logged() == ["INFO 2 characters updated"]
 
 
@@ -804,8 +805,7 @@ def test_a_rejected_link_ends_the_chain_without_a_word(lab):
         due_in_a_second(lab, since)
         # The start of the second corporation's own update waits or runs until the chain has come to it.
         lab.finished(UPDATE)
-    ran = [int(run.args.strip("([,])")) for run in lab.settle()]
-    assert sorted(ran) == [98000001, 98000002], f"ran: {ran}"
+    lab.same(sorted(int(run.args.strip("([,])")) for run in lab.settle()), [98000001, 98000002], "ran: {}")
     words = re.findall(r"\d+: update \w+", lab.log_file("extensions.log"))
     assert words == [f"{number}: update {what}" for number in (98000001, 98000002) for what in ("begins", "ends")]
     lab.same(

@@ -230,9 +230,9 @@ def test_the_offset_shifts_minutes_and_hours(lab, capsys):
     """
     set_offset(minute=0.1, hour=0.2)
     lab.demo("demo_offset.py")
-    became = capsys.readouterr().out.splitlines()[:3]
-    expected = ["6 * * * *", "6,36 * * * *", "6 1,5,9,13,17,21 * * *"]
-    assert became == [f"<crontab: {one} (m/h/dM/MY/d)>" for one in expected], f"became {became}"
+    shifted = ("6 * * * *", "6,36 * * * *", "6 1,5,9,13,17,21 * * *")
+    expected = [f"<crontab: {one} (m/h/dM/MY/d)>" for one in shifted]
+    lab.same(capsys.readouterr().out.splitlines()[:3], expected, "became {}")
 
 
 @pytest.mark.workers
@@ -245,9 +245,8 @@ def test_the_offset_moves_no_day_and_carries_nothing(lab, capsys):
     """
     set_offset(minute=1 / 3, hour=0.2)
     lab.demo("demo_offset.py")
-    became = capsys.readouterr().out.splitlines()[3:]
-    expected = ["10 3 * * mon", "10 3 1 */3 *"]
-    assert became == [f"<crontab: {one} (m/h/dM/MY/d)>" for one in expected], f"became {became}"
+    expected = [f"<crontab: {one} (m/h/dM/MY/d)>" for one in ("10 3 * * mon", "10 3 1 */3 *")]
+    lab.same(capsys.readouterr().out.splitlines()[3:], expected, "became {}")
     assert timedelta(hours=22, minutes=50) - timedelta(hours=3, minutes=10) == timedelta(hours=19, minutes=40)
     lab.same(
         [fields(offset_cron(crontab(minute=minute, hour=22))) for minute in (30, 50)],
@@ -299,8 +298,11 @@ def test_a_minute_chosen_by_hand_moves_the_peak_and_an_offset_levels_it(lab):
                 loads[name].update(minutes_of(entry))
     # What beat stores for the last of them is what was counted.
     beat_reads(**{name: dict(entry) for name, entry in entries.items()})
-    stored = {name: PeriodicTask.objects.get(name=name).crontab.schedule.minute for name in entries}
-    assert stored == {name: minutes_of(entry) for name, entry in entries.items()}, f"beat stored {stored}"
+    lab.same(
+        {name: PeriodicTask.objects.get(name=name).crontab.schedule.minute for name in entries},
+        {name: minutes_of(entry) for name, entry in entries.items()},
+        "beat stored {}",
+    )
     busiest = {name: load.most_common(1)[0] for name, load in loads.items()}
     peaks = [busiest["on the hour"], busiest["by hand"]] == [(0, 1000), (28, 1000)]
     levelled = busiest["apply_offset"][1] <= 35 and len(loads["apply_offset"]) == 60
@@ -363,8 +365,11 @@ def test_calling_apply_async_twice_queues_every_corporation_twice(lab):
     took = time.time() - began
     draw = Random(SEED).randint
     queued = Counter((message["argsrepr"], message["eta"] is None) for message in messages(lab))
-    expected = {(f"[{98000000 + number}]", now): 1 for number in (1, 2, 3) for now in (True, False)}
-    assert queued == expected, f"messages, with whether they run at once: {queued}"
+    lab.same(
+        queued,
+        {(f"[{98000000 + number}]", now): 1 for number in (1, 2, 3) for now in (True, False)},
+        "messages, with whether they run at once: {}",
+    )
     due = sorted(
         (message["argsrepr"], seconds_of(message["eta"]) - began) for message in messages(lab) if message["eta"]
     )
@@ -382,8 +387,7 @@ def test_all_that_is_spread_waits_behind_tasks_with_the_default_priority(lab):
     tasks.scatter_corporations()
     tasks.trickle_corporations([98000001, 98000002], 600)
     tasks.update_corporation.delay(98000001)
-    expected = {"celery\x06\x165": 1, "celery\x06\x167": 11}
-    assert lab.waiting() == expected, f"what is sent waits in {lab.waiting()}"
+    lab.same(lab.waiting(), {"celery\x06\x165": 1, "celery\x06\x167": 11}, "what is sent waits in {}")
 
 
 # ---- subsets
@@ -486,11 +490,17 @@ def test_a_scatter_takes_its_time_and_a_loop_does_not(lab):
     scattered = starts(lab)[40:]
     # The start of the task that scatters: the countdowns begin right after it.
     (scatter,) = lab.runs("smoothing.tasks.scatter_corporations")
-    updated = Counter(run.args for run in lab.runs(UPDATE))
-    assert updated == {f"[{98000001 + number}]": 2 for number in range(40)}, f"updated {updated}"
+    lab.same(
+        Counter(run.args for run in lab.runs(UPDATE)),
+        {f"[{98000001 + number}]": 2 for number in range(40)},
+        "updated {}",
+    )
     due, runs = due_times(lab), {run.id: run for run in lab.runs(UPDATE)}
-    early = [run.started for run in runs.values() if run.started < due.get(run.id, 0) - ROUNDING]
-    assert early == [], f"started before their time: {early}"
+    lab.same(
+        [run.started for run in runs.values() if run.started < due.get(run.id, 0) - ROUNDING],
+        [],
+        "started before their time: {}",
+    )
     half = sum(at - scatter.started >= 0.5 for at in due.values())
     assert half >= 20, f"{half} of 40 were due after half time"
     loop = [start - at_once[0] for start in at_once]
@@ -513,8 +523,8 @@ def test_a_scatter_takes_its_time_and_a_loop_does_not(lab):
 def test_a_trickle_holds_one_countdown_at_a_time(lab):
     """A trickle updates one corporation a step, and the worker never holds more than one countdown of it."""
     lab.settle(after="demo_trickle.py")
-    updated = [run.args for run in lab.runs(UPDATE)]
-    assert sorted(updated) == [f"[{98000001 + number}]" for number in range(4)], f"updated {updated}"
+    updated = sorted(run.args for run in lab.runs(UPDATE))
+    lab.same(updated, [f"[{98000001 + number}]" for number in range(4)], "updated {}")
     trickle = lab.runs(TRICKLE)
     lab.same(
         max(sum(other.received <= run.received < other.started for other in trickle) for run in trickle),
@@ -561,8 +571,11 @@ def test_four_a_second_is_one_every_quarter_second(lab):
     # A start may be told of late, and the receipt is never later than the first start.
     took = [round(run.started - runs[0].received, 3) for run in runs]
     assert all(at >= 0.25 * number - ROUNDING for number, at in enumerate(took)), f"the starts took {took}"
-    lines = [f"INFO Updated corporation history of character {90000001 + number}" for number in range(5)]
-    assert lab.logged() == lines, f"logged {lab.logged()}"
+    lab.same(
+        lab.logged(),
+        [f"INFO Updated corporation history of character {90000001 + number}" for number in range(5)],
+        "logged {}",
+    )
 
 
 @pytest.mark.broken_by(r"had not started", conf={"worker_prefetch_multiplier": 20})

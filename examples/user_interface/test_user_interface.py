@@ -132,8 +132,7 @@ def test_the_result_appears_as_a_success_on_the_notifications_page(lab):
 def test_a_failing_task_tells_the_user_too_as_danger(lab):
     """If the task fails, the message came all the same, and the notifications page shows the failure as danger."""
     browser = Browser(lab.url, pilot())
-    answer = browser.click(98999999)
-    assert alerts(answer) == [("info", PROMISE)], f"the page shows {alerts(answer)}"
+    lab.same(alerts(browser.click(98999999)), [("info", PROMISE)], "the page shows {}")
     lab.finished(AUDIT)
     lab.same(browser.notifications(), [("danger", FAILURE)], "the notifications page shows {}")
     assert Notification.objects.get().message == REASON
@@ -162,8 +161,7 @@ def test_the_message_is_shown_once_on_the_next_page(lab):
     browser = Browser(lab.url, pilot())
     page = browser.get("/user_interface/").text
     token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page)[1]
-    form = {"csrfmiddlewaretoken": token}
-    answer = browser.post("/user_interface/audit/98000001/", form, follow=False)
+    answer = browser.post("/user_interface/audit/98000001/", {"csrfmiddlewaretoken": token}, follow=False)
     lab.same(
         [alerts(page) for page in (answer, browser.get("/notifications/"), browser.get("/notifications/"))],
         [[], [("info", PROMISE)], []],
@@ -250,9 +248,8 @@ def test_auth_asks_for_a_login_and_a_main_character(lab):
         answer = without_main.get(path, follow=False)
         where = answer.headers.get("Location", "")
         assert where.startswith("/dashboard/"), f"a user without main got {answer.status_code} {where}"
-    shown = alerts(without_main.get("/notifications/"))
-    text = "A main character is required to perform that action. Add one below."
-    assert shown == [("danger error", text)] * 2, f"a user without main is shown {shown}"
+    told = [("danger error", "A main character is required to perform that action. Add one below.")] * 2
+    lab.same(alerts(without_main.get("/notifications/")), told, "a user without main is shown {}")
 
 
 @pytest.mark.broken_by(
@@ -608,7 +605,6 @@ def test_a_killed_worker_takes_the_notification_with_it(lab):
 def test_the_message_does_not_wait_for_a_worker(lab):
     """The message comes also while no worker runs; the task waits in Redis, and there is no notification yet."""
     user = pilot()
-    answer = Browser(lab.url, user).click(98000001)
-    assert alerts(answer) == [("info", PROMISE)], f"the page shows {alerts(answer)}"
+    lab.same(alerts(Browser(lab.url, user).click(98000001)), [("info", PROMISE)], "the page shows {}")
     lab.same(lab.waiting(), {"celery\x06\x165": 1}, "the task waits in {}")
     assert told(user) == []

@@ -119,8 +119,7 @@ def test_a_link_starts_nothing_where_post_is_required(lab, corporation):
     """With `@require_POST` a link, which is followed with GET, starts nothing."""
     client = browser()
     for view in ("update_by_task", "update_inline"):
-        response = client.get(reverse(f"when_to_use:{view}", args=[98000001]))
-        assert response.status_code == 405, f"answered {response.status_code}"
+        lab.same(client.get(reverse(f"when_to_use:{view}", args=[98000001])).status_code, 405, "answered {}")
     assert (members(), lab.runs()) == (None, [])
 
 
@@ -136,8 +135,7 @@ def test_auth_lets_no_one_start_the_task_without_a_login_and_a_main(lab, corpora
     client = Client()
     client.force_login(AuthUtils.create_user("Bo"))
     for cookies in ({}, {"sessionid": client.cookies["sessionid"].value}):
-        response = post(lab, "update_by_task", cookies=cookies)
-        assert response.status_code == 302, f"answered {response.status_code}"
+        lab.same(post(lab, "update_by_task", cookies=cookies).status_code, 302, "answered {}")
     welcome.delay(98000001)
     lab.finished(WELCOME)
     assert [run.name for run in lab.runs()] == [WELCOME], "the update was started"

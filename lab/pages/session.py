@@ -1,12 +1,10 @@
 """What stands around the cells of a page, whatever its role, and the start of its kernel."""
 
+import contextlib
 import os
-import shutil
-import sys
 from typing import Any
 
-from lab import order, project, run, worker_log
-from lab.errors import LabError
+from lab import broker, order, project, run, worker_log
 from lab.events import TaskRun
 from lab.stage import Stages, StageSpec
 
@@ -38,21 +36,15 @@ class Session:
         return order.lines(self.log.records, runs) or order.ends(runs)
 
 
-def start(session: type[Session], kernel: str) -> int:
-    """Start a project, a broker, a worker, and IPython on the connection file that the command line names.
+def start(session: type[Session], kernel: str, argv: list[str]) -> int:
+    """Start a project, a broker, a worker, and IPython on the connection file that the words `argv` name.
 
     `kernel` is the dotted name of the class that runs the cells, in a `session`. Return the exit code.
     """
     # A cell runs inside the kernel's event loop, on its only thread; Django can't know that nothing else runs there.
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
-    try:
-        # Private, whatever REDIS_URL says: several pages may be executed at the same time.
-        standing = run.start("path" if shutil.which("redis-server") else "embedded")
-    except LabError as error:
-        print(error, file=sys.stderr)
-        return 1
-    stages = Stages(standing)
-    try:
+    # Private, whatever REDIS_URL says: several pages may be executed at the same time.
+    with run.standing(broker.own()) as standing, contextlib.closing(Stages(standing)) as stages:
         worker_log.capture(standing.folder)
         stages.prepare(StageSpec())
         # No thread is started by this; it is what there is to do while the worker comes up.
@@ -60,17 +52,16 @@ def start(session: type[Session], kernel: str) -> int:
 
         page_session = session(stages)
         app: Any = IPKernelApp.instance(kernel_class=kernel)
-        app.initialize(sys.argv[1:])
+        app.initialize(argv)
         # A page shows what a script prints, not what a prompt echoes; escape sequences are for terminals.
         app.shell.ast_node_interactivity = "none"
         app.shell.colors = "nocolor"
         worker_log.show_here()
         app.kernel.page_session = page_session
-        app.start()
-        return 0
-    finally:
-        # A worker would spend a second on an orderly end that nobody needs.
-        for process in stages.current.processes if stages.current else []:
-            process.kill()
-        stages.close()
-        standing.close()
+        try:
+            app.start()
+        finally:
+            # A worker would spend a second on an orderly end that nobody needs.
+            for process in page_session.stage.processes:
+                process.kill()
+    return 0

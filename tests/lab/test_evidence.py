@@ -22,17 +22,15 @@ def recorded() -> dict[str, Any]:
     return found
 
 
-def test_every_chapter_has_app_tests_page_and_evidence(recorded: dict[str, Any]) -> None:
+def test_every_chapter_has_tests_a_page_and_evidence_all_green_and_of_the_files_as_they_are() -> None:
     for name in chapters():
         assert (EXAMPLES / name / f"test_{name}.py").is_file()
         assert (ROOT / "docs" / f"{name}.md").is_file()
-        assert name in recorded, f"no evidence of {name}: run nox -s examples -- {name}"
+    assert evidence.needed(chapters()) == [], "run nox -s examples first"
 
 
-def test_there_are_at_least_sixty_claims_and_all_are_green(recorded: dict[str, Any]) -> None:
-    claims = [claim for chapter in recorded.values() for claim in chapter["claims"]]
-    assert len(claims) >= 60
-    assert [claim["test"] for claim in claims if claim["outcome"] != "passed"] == []
+def test_there_are_at_least_sixty_claims(recorded: dict[str, Any]) -> None:
+    assert sum(len(chapter["claims"]) for chapter in recorded.values()) >= 60
 
 
 def test_every_test_of_the_examples_is_in_the_evidence(recorded: dict[str, Any]) -> None:
@@ -42,12 +40,6 @@ def test_every_test_of_the_examples_is_in_the_evidence(recorded: dict[str, Any])
             node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
         }
         assert written == {claim["test"] for claim in recorded[path.parent.name]["claims"]}
-
-
-def test_the_evidence_is_of_the_files_as_they_are(recorded: dict[str, Any]) -> None:
-    for chapter in recorded.values():
-        for name, entry in chapter["files"].items():
-            assert evidence.sha256(ROOT / name) == entry["sha256"], f"{name} has changed since it ran"
 
 
 def test_every_line_of_every_example_was_executed(recorded: dict[str, Any]) -> None:
@@ -122,15 +114,6 @@ def test_no_claim_is_skipped_rerun_or_slept_through(path: Path) -> None:
     assert [call for call in calls if call in ("time.sleep", "sleep")] == []
 
 
-@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.parent.name)
-def test_every_claim_declares_a_break_and_a_sentence(path: Path) -> None:
-    for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-            assert ast.get_docstring(node), f"{node.name} has no sentence"
-            marks = [ast.unparse(mark) for mark in node.decorator_list]
-            assert any("broken_by" in mark for mark in marks), f"{node.name} has no break"
-
-
 def test_an_example_never_imports_the_lab() -> None:
     for path in EXAMPLES.glob("*/*.py"):
         assert not re.search(r"^\s*(from|import) (lab|docs)\b", path.read_text(), re.MULTILINE), path
@@ -142,6 +125,7 @@ def test_a_chapter_is_needed_when_it_is_missing_not_green_or_of_other_files(
     for name in ("EVIDENCE", "EXAMPLES", "ROOT"):
         monkeypatch.setattr(evidence, name, tmp_path / "evidence.json" if name == "EVIDENCE" else tmp_path)
     names = ["whole", "red", "stale", "grown", "missing"]
+    monkeypatch.setattr(evidence, "chapters", lambda: names)
     found: dict[str, Any] = {}
     for name in names[:-1]:
         (tmp_path / name).mkdir()

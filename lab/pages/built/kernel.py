@@ -1,14 +1,11 @@
 """Each cell starts from an untouched database and has a deadline; what the worker logged follows what it printed."""
 
 import os
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from lab.pages.kernel import PageKernel
+from lab.processes import deadline
 
 # A cell of a page is a few lines and two or three seconds of tasks; more is a mistake. 0 means no limit.
 DEADLINE = float(os.environ.get("LAB_CELL_DEADLINE", "30"))
@@ -22,7 +19,11 @@ class BuildKernel(PageKernel):
     async def do_execute(self, code: str, silent: bool, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Run a cell, wait for its tasks, print what the worker logged."""
         self.page_session.begin()
-        with _deadline(DEADLINE):
+
+        def expire() -> NoReturn:
+            raise TimeoutError(f"the cell did not end within {DEADLINE:g} s")
+
+        with deadline(DEADLINE, expire):
             reply: dict[str, Any] = await super().do_execute(code, silent, *args, **kwargs)
         problem = ""
         try:
@@ -37,19 +38,3 @@ class BuildKernel(PageKernel):
             print(f"[worker] {line}")
         sys.stdout.flush()
         return self.failed(reply, "TimeoutError", problem) if problem and reply["status"] == "ok" else reply
-
-
-@contextmanager
-def _deadline(seconds: float) -> Iterator[None]:
-    """Raise `TimeoutError` in the cell that runs longer than `seconds`."""
-
-    def expire(_signal: int, _frame: FrameType | None) -> None:
-        raise TimeoutError(f"the cell did not end within {seconds:g} s")
-
-    before = signal.signal(signal.SIGALRM, expire)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 from multiprocessing.connection import Connection
+from typing import cast
 
 from lab.errors import LabError
 from lab.stage import Stage, Stages, WorkerSpec
@@ -25,8 +26,7 @@ class Nursery:
         self._line, other = _fork.Pipe()
         process = _fork.Process(target=_serve, args=(other, stages, stage), daemon=False)
         process.start()
-        assert process.pid
-        stages.run.guard.register(process.pid)
+        stages.run.guard.register(cast(int, process.pid))
         other.close()
 
     def worker(self) -> int:

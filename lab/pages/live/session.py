@@ -74,7 +74,9 @@ class LiveSession(Session):
     def replace_worker(self) -> None:
         """End the worker, drop all that waits, start a new worker with the definitions made so far."""
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.worker.pid, signal.SIGKILL)
+            # Once it has ended, its number may be another's.
+            if self.worker_alive():
+                os.killpg(self.worker.pid, signal.SIGKILL)
         # The broker is this kernel's own.
         self.stage.redis.delete(*queue_keys(self.stage.redis), "unacked", "unacked_index", "unacked_mutex")
         self.worker = psutil.Process(self._nursery.worker())

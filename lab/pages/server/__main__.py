@@ -11,14 +11,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from lab.errors import LabError
+from lab.errors import LabError, told
 from lab.guard import Guard
 from lab.pages.server.app import PAGES, serve
 from lab.paths import BUILD, ROOT
 
 
 def main(argv: list[str]) -> int:
-    """Build the pages, start the server, open the site; Ctrl-C ends it."""
+    """Build the pages, start the server, open the site; Ctrl-C ends it. Return the exit code."""
     parser = argparse.ArgumentParser(prog="nox -s live --", description=__doc__)
     parser.add_argument("--port", type=int, default=0, help="the port; a free one, if none is named")
     parser.add_argument("--ip", default="127.0.0.1", help="the address to listen on")
@@ -42,9 +42,6 @@ def main(argv: list[str]) -> int:
             open_browser=not known.no_browser,
             ready=lambda address: _say(began, f"Read, edit and run at {address}  (Ctrl-C ends it)"),
         )
-    except LabError as error:
-        print(error, file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         pass
     finally:
@@ -87,7 +84,7 @@ def _build() -> None:
         raise LabError(f"The pages can't be built: {done.stderr.strip().splitlines()[-1] if done.stderr else '?'}")
 
 
-code = main(sys.argv[1:])
+code = told(main)
 sys.stdout.flush()
 # All is ended and saved. Python would take every object apart first, half a second of work that a busy machine
 # stretches to many.
