@@ -1,1 +1,1 @@
-"""The bench that the examples' tests stand on: the `lab` fixture comes from the plugin in `lab/plugin.py`."""
+"""The examples' tests stand on the fixture `rig`, which comes from the plugin in `lab/plugin.py`."""

@@ -20,7 +20,7 @@ FORMAT = 5
 
 @dataclass
 class Claim:
-    """One claim's record. Seconds are wall time; `charts` are what `lab.bench.Lab.chart` recorded, by name.
+    """One claim's record. Seconds are wall time; `charts` are what `lab.rig.Rig.chart` recorded, by name.
 
     `runs` are its tasks as `lab.events.record` has them: a TaskRun's fields, times in seconds since the claim began.
 

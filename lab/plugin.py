@@ -8,7 +8,7 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 from lab import events, evidence
-from lab.bench import Lab
+from lab.rig import Rig
 from lab.run import Run
 from lab.stage import Stages, StageSpec, WorkerSpec
 
@@ -86,8 +86,8 @@ class Claims:
         self.whole = not items
 
     @pytest.fixture
-    def lab(self, request: pytest.FixtureRequest) -> Lab:
-        """The bench: see `lab.bench.Lab`."""
+    def rig(self, request: pytest.FixtureRequest) -> Rig:
+        """What a test stands on: see `lab.rig.Rig`."""
         item = request.node
         spec = stage_spec(item)
         stages = self._stages
@@ -96,9 +96,9 @@ class Claims:
         stage = stages.take(spec)
         # Before the claim begins: a fork stops this process for a moment.
         self._look_ahead(item)
-        bench = Lab(stages, stage, item.path.parent.name)
-        item.stash[_BENCH] = bench
-        return bench
+        rig = Rig(stages, stage, item.path.parent.name)
+        item.stash[_RIG] = rig
+        return rig
 
     def _look_ahead(self, item: pytest.Item) -> None:
         """Start the stages of the next claims while this one runs."""
@@ -107,7 +107,7 @@ class Claims:
         standing = stages.current.spec if stages.current else None
         prepared = stages.prepared()
         for coming in self._items[place + 1 : place + 8]:
-            if "lab" not in getattr(coming, "fixturenames", ()):
+            if "rig" not in getattr(coming, "fixturenames", ()):
                 continue
             spec = stage_spec(coming)
             if spec == standing and not spec.fresh:
@@ -157,27 +157,27 @@ class Claims:
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, None]:
         """Turn each finished call into a claim of the evidence; show the logs of a failed one."""
-        bench = item.stash.get(_BENCH, None)
-        if bench and call.when == "call":
-            item.stash[_LATE] = bench.late()
+        rig = item.stash.get(_RIG, None)
+        if rig and call.when == "call":
+            item.stash[_LATE] = rig.late()
         outcome = yield
         report = outcome.get_result()
-        if report.failed and bench:
-            report.sections.append(("processes", bench.logs()))
+        if report.failed and rig:
+            report.sections.append(("processes", rig.logs()))
         if call.when == "call" or (call.when == "setup" and report.failed):
-            self._note(item, report, bench)
+            self._note(item, report, rig)
 
-    def _note(self, item: pytest.Item, report: pytest.TestReport, bench: Lab | None) -> None:
+    def _note(self, item: pytest.Item, report: pytest.TestReport, rig: Rig | None) -> None:
         claim = evidence.Claim(
             test=item.name,
             claim=" ".join((item.function.__doc__ or "").split()),  # type: ignore[attr-defined]
             line=item.location[1] + 1 if item.location[1] is not None else 0,
             outcome=report.outcome,
             seconds=round(report.duration, 3),
-            waiting=round(bench.busy(), 3) if bench else 0.0,
-            runs=events.record(bench.runs()) if bench else [],
-            charts=bench.charts if bench else {},
-            outputs=bench.outputs() if bench else {},
+            waiting=round(rig.busy(), 3) if rig else 0.0,
+            runs=events.record(rig.runs()) if rig else [],
+            charts=rig.charts if rig else {},
+            outputs=rig.outputs() if rig else {},
         )
         self.claims.append(claim)
 
@@ -203,5 +203,5 @@ def words(nodeid: str) -> str:
     return nodeid.rpartition("::")[2].removeprefix("test_").replace("_", " ")
 
 
-_BENCH = pytest.StashKey[Lab]()
+_RIG = pytest.StashKey[Rig]()
 _LATE = pytest.StashKey[float]()

@@ -35,9 +35,9 @@ DEMO = """from greetings.tasks import greet
 greet.delay("Ada")
 """
 CLAIM = "test_greet_says_hello"
-TEST = '''def test_greet_says_hello(lab):
+TEST = '''def test_greet_says_hello(rig):
     """The task says hello."""
-    lab.demo()
+    rig.demo()
 '''
 PAGE = """---
 description: A page.

@@ -142,7 +142,7 @@ class Evidence:
             )
         problem = self.claim_problem(f"{shown.chapter}/{test}")
         if not problem and shown.path.name not in self.claims[f"{shown.chapter}/{test}"].outputs:
-            return f"the claim {test} does not run {shown.short}. Name one that does, with lab.demo()."
+            return f"the claim {test} does not run {shown.short}. Name one that does, with rig.demo()."
         return problem
 
     def _stale(self, chapter: str, file: str) -> str:

@@ -26,13 +26,13 @@ SWALLOW = {
 }
 
 
-def count_lines(lab, logger):
+def count_lines(rig, logger):
     """How often each log of Auth, and the worker's own, has a logger's line of each level; without those that don't."""
     handlers = settings.LOGGING["handlers"].values()
     texts = {
-        name: lab.log_file(name) for name in (Path(handler.get("filename", "")).name for handler in handlers) if name
+        name: rig.log_file(name) for name in (Path(handler.get("filename", "")).name for handler in handlers) if name
     }
-    texts["the worker's log"] = lab.printed(lab.workers[0])
+    texts["the worker's log"] = rig.printed(rig.workers[0])
     lines = {level: f"{text} of {logger}\n" for level, text in LEVELS.items()}
     counts = {level: {place: text.count(line) for place, text in texts.items()} for level, line in lines.items()}
     return {level: {place: n for place, n in found.items() if n} for level, found in counts.items()}
@@ -41,38 +41,38 @@ def count_lines(lab, logger):
 @pytest.mark.broken_by(r"waits in \{'celery\\x06\\x163': 1\}", conf={"task_default_priority": 3})
 @pytest.mark.broken_by(r"waits in \{\}", file="demo.py", old="count_members.delay(", new="count_members(")
 @pytest.mark.workers
-def test_delay_puts_one_message_into_the_redis_list_of_priority_five(lab):
+def test_delay_puts_one_message_into_the_redis_list_of_priority_five(rig):
     """`.delay()` puts one message into the Redis list `celery` and, unless it is 0, the priority: 5 by default."""
-    lab.demo()
-    lab.same(lab.waiting(), {"celery\x06\x165": 1}, "the message waits in {}")
+    rig.demo()
+    rig.same(rig.waiting(), {"celery\x06\x165": 1}, "the message waits in {}")
     for priority in (0, 9):
         count_members.apply_async((98000001,), priority=priority)
-    assert set(lab.waiting()) == {"celery", "celery\x06\x165", "celery\x06\x169"}
+    assert set(rig.waiting()) == {"celery", "celery\x06\x165", "celery\x06\x169"}
 
 
 @pytest.mark.broken_by(r"sent as application/x-python-serialize", conf=PICKLE)
 @pytest.mark.broken_by(r"the body holds \[\[\], ", file="demo.py", old="delay(", new="delay(corporation_id=")
 @pytest.mark.workers
-def test_the_message_is_plain_json_with_the_name_and_the_arguments(lab):
+def test_the_message_is_plain_json_with_the_name_and_the_arguments(rig):
     """The message is JSON: the task's name and its arguments, readable for whoever can read Redis."""
-    lab.demo()
-    message = json.loads(lab.redis.lindex("celery\x06\x165", 0))
+    rig.demo()
+    message = json.loads(rig.redis.lindex("celery\x06\x165", 0))
     assert message["content-type"] == "application/json", f"sent as {message['content-type']}"
     assert message["headers"]["task"] == COUNT
-    lab.same(json.loads(base64.b64decode(message["body"]))[:2], [[98000001], {}], "the body holds {}")
+    rig.same(json.loads(base64.b64decode(message["body"]))[:2], [[98000001], {}], "the body holds {}")
 
 
 @pytest.mark.broken_by(r"waits in \{\} before", file="demo.py", old="count_members.delay(", new="count_members(")
 @pytest.mark.workers
-def test_a_worker_that_starts_later_runs_the_waiting_task_in_its_own_process(lab):
+def test_a_worker_that_starts_later_runs_the_waiting_task_in_its_own_process(rig):
     """The message waits until there is a worker: one that starts later runs the task in its own process."""
-    lab.demo()
-    waiting = lab.waiting()
+    rig.demo()
+    waiting = rig.waiting()
     assert sum(waiting.values()) == 1, f"the message waits in {waiting} before the worker starts"
-    worker = lab.start_worker()
-    lab.finished(COUNT)
-    lab.same({event["pid"] for event in lab.events if event["type"] == "task-started"}, {worker.pid}, "it ran in {}")
-    assert lab.waiting() == {}, "the message still waits"
+    worker = rig.start_worker()
+    rig.finished(COUNT)
+    rig.same({event["pid"] for event in rig.events if event["type"] == "task-started"}, {worker.pid}, "it ran in {}")
+    assert rig.waiting() == {}, "the message still waits"
 
 
 @pytest.mark.broken_by(
@@ -81,14 +81,14 @@ def test_a_worker_that_starts_later_runs_the_waiting_task_in_its_own_process(lab
     old="@shared_task\ndef count_members(",
     new="@shared_task(name='count')\ndef count_members(",
 )
-def test_a_task_is_named_after_its_module_and_its_function(lab):
+def test_a_task_is_named_after_its_module_and_its_function(rig):
     """A task's name is the path of its module, a dot and the name of the function."""
-    lab.demo()
-    lab.same([run.name for run in lab.finished()], [COUNT], "the task is called {}")
+    rig.demo()
+    rig.same([run.name for run in rig.finished()], [COUNT], "the task is called {}")
 
 
 @pytest.mark.broken_by(r"the task counted 0", file="tasks.py", old="    roster.count()\n", new="")
-def test_the_work_of_a_slim_task_can_be_done_without_celery(lab):
+def test_the_work_of_a_slim_task_can_be_done_without_celery(rig):
     """Where the work is a method of the model, it can be called without Celery; the task does the very same."""
     pilot = {"corporation_id": 98000001, "corporation_name": "Amarr Haulers", "corporation_ticker": "AMH"}
     EveCharacter.objects.create(character_id=90000001, character_name="Aiko Danuja", **pilot)
@@ -102,7 +102,7 @@ def test_the_work_of_a_slim_task_can_be_done_without_celery(lab):
     EveCharacter.objects.create(character_id=90000002, character_name="Bo Tarkan", **pilot)
     roster.members = 0
     roster.save()
-    lab.finished(COUNT, after="demo.py")
+    rig.finished(COUNT, after="demo.py")
     roster.refresh_from_db()
     assert roster.members == 2, f"the task counted {roster.members}"
 
@@ -113,19 +113,19 @@ def test_the_work_of_a_slim_task_can_be_done_without_celery(lab):
     old="operations = [",
     new="operations = [] and [",
 )
-def test_migrate_makes_the_table_only_from_a_migration(lab):
+def test_migrate_makes_the_table_only_from_a_migration(rig):
     """`migrate` makes the model's table only from a migration: without one it succeeds, and the task finds no table."""
     with connection.schema_editor() as before:
         before.delete_model(Roster)
     call_command("migrate", "first_task", "zero", fake=True, verbosity=0)
     with override_settings(MIGRATION_MODULES={"first_task": None}):
         call_command("migrate", verbosity=0)
-    (run,) = lab.finished(COUNT, after="demo_failing.py")
+    (run,) = rig.finished(COUNT, after="demo_failing.py")
     assert run.exception == "OperationalError('no such table: first_task_roster')"
     call_command("migrate", verbosity=0)
-    lab.finished(COUNT, 2, after="demo_failing.py")
-    lab.same(
-        [run.exception for run in lab.runs()][1],
+    rig.finished(COUNT, 2, after="demo_failing.py")
+    rig.same(
+        [run.exception for run in rig.runs()][1],
         "DoesNotExist('Roster matching query does not exist.')",
         "the second raised {}",
     )
@@ -139,11 +139,11 @@ def test_migrate_makes_the_table_only_from_a_migration(lab):
     old="print(count_members(",
     new="print(count_members.delay(",
 )
-def test_called_like_a_function_a_task_runs_in_the_caller(lab):
+def test_called_like_a_function_a_task_runs_in_the_caller(rig):
     """Called like a function, a task runs in the caller, which gets its return value; no message is sent."""
-    lab.prints("demo_function.py", "0\n")
-    (sentinel,) = lab.finished(COUNT, after="demo.py")
-    assert {event["uuid"] for event in lab.events} == {sentinel.id}, "the call sent a message"
+    rig.prints("demo_function.py", "0\n")
+    (sentinel,) = rig.finished(COUNT, after="demo.py")
+    assert {event["uuid"] for event in rig.events} == {sentinel.id}, "the call sent a message"
 
 
 @pytest.mark.broken_by(
@@ -152,14 +152,14 @@ def test_called_like_a_function_a_task_runs_in_the_caller(lab):
     old="get_extension_logger(__name__)",
     new="__import__('logging').getLogger(__name__)",
 )
-def test_a_line_of_the_extension_logger_goes_to_extensions_log(lab):
+def test_a_line_of_the_extension_logger_goes_to_extensions_log(rig):
     """What a task logs with `get_extension_logger` goes to `extensions.log`, and not to `allianceauth.log`."""
-    lab.finished(COUNT, after="demo.py")
+    rig.finished(COUNT, after="demo.py")
     line = "] Corporation 98000001 has 0 members in Auth\n"
-    extensions = lab.log_file("extensions.log")
+    extensions = rig.log_file("extensions.log")
     assert extensions.count(line) == 1, f"extensions.log holds {extensions!r}"
     assert "INFO [first_task.tasks:" in extensions, "the line does not name the module"
-    assert lab.log_file("allianceauth.log") == ""
+    assert rig.log_file("allianceauth.log") == ""
 
 
 @pytest.mark.broken_by(
@@ -168,19 +168,19 @@ def test_a_line_of_the_extension_logger_goes_to_extensions_log(lab):
     old="logger.debug(",
     new="logger.parent.propagate = False\n        logger.debug(",
 )
-def test_lines_of_the_extension_logger_are_in_extensions_log_and_twice_in_the_workers_log(lab):
+def test_lines_of_the_extension_logger_are_in_extensions_log_and_twice_in_the_workers_log(rig):
     """Info lines and warnings of the extension logger are in `extensions.log`, and twice in the worker's own log."""
-    lab.finished(COMPARE, after="demo_loggers.py")
-    found = count_lines(lab, "get_extension_logger")
+    rig.finished(COMPARE, after="demo_loggers.py")
+    found = count_lines(rig, "get_extension_logger")
     both = {"extensions.log": 1, "the worker's log": 2}
     assert (found["info"], found["warning"]) == (both, both), f"found {found}"
 
 
 @pytest.mark.broken_by(r"extensions.log", file="loggers.py", old="logger.debug(", new="logger.info(")
-def test_a_debug_line_goes_to_the_workers_log_only(lab):
+def test_a_debug_line_goes_to_the_workers_log_only(rig):
     """A debug line of the extension logger is in the worker's own log, twice too, and in no log file of Auth."""
-    lab.finished(COMPARE, after="demo_loggers.py")
-    lab.same(count_lines(lab, "get_extension_logger")["debug"], {"the worker's log": 2}, "found in {}")
+    rig.finished(COMPARE, after="demo_loggers.py")
+    rig.same(count_lines(rig, "get_extension_logger")["debug"], {"the worker's log": 2}, "found in {}")
 
 
 @pytest.mark.broken_by(
@@ -189,14 +189,14 @@ def test_a_debug_line_goes_to_the_workers_log_only(lab):
     old="logger = get(__name__)",
     new="logger = get_extension_logger(get.__name__)",
 )
-def test_info_lines_of_any_other_logger_are_lost(lab):
+def test_info_lines_of_any_other_logger_are_lost(rig):
     """Info lines of `get_task_logger` and `logging.getLogger` are written nowhere: Auth gives its workers no level."""
-    lab.finished(COMPARE, after="demo_loggers.py")
+    rig.finished(COMPARE, after="demo_loggers.py")
     for logger in ("get_task_logger", "getLogger"):
-        found = count_lines(lab, logger)
+        found = count_lines(rig, logger)
         assert found["info"] == {}, f"found in {found['info']}"
         assert found["debug"] == {}
-    assert not [word for word in lab.workers[0].argv if word.startswith(("-l", "--loglevel"))]
+    assert not [word for word in rig.workers[0].argv if word.startswith(("-l", "--loglevel"))]
 
 
 @pytest.mark.broken_by(
@@ -205,11 +205,11 @@ def test_info_lines_of_any_other_logger_are_lost(lab):
     old="logger = get(__name__)",
     new="logger = get_extension_logger(get.__name__)",
 )
-def test_warnings_of_other_loggers_go_to_the_workers_log_only(lab):
+def test_warnings_of_other_loggers_go_to_the_workers_log_only(rig):
     """Warnings of `get_task_logger` and `logging.getLogger` are in the worker's own log and in no log file of Auth."""
-    lab.finished(COMPARE, after="demo_loggers.py")
+    rig.finished(COMPARE, after="demo_loggers.py")
     for logger in ("get_task_logger", "getLogger"):
-        lab.same(count_lines(lab, logger)["warning"], {"the worker's log": 1}, "found in {}")
+        rig.same(count_lines(rig, logger)["warning"], {"the worker's log": 1}, "found in {}")
 
 
 @pytest.mark.broken_by(
@@ -218,12 +218,12 @@ def test_warnings_of_other_loggers_go_to_the_workers_log_only(lab):
     old='print("a printed line")',
     new='get_extension_logger("x").info("a printed line")',
 )
-def test_what_a_task_prints_goes_to_the_workers_log_only(lab):
+def test_what_a_task_prints_goes_to_the_workers_log_only(rig):
     """What a task prints is in the worker's own log, as a warning, and in no log file of Auth."""
-    lab.finished(COMPARE, after="demo_loggers.py")
-    files = {name: lab.log_file(name) for name in ("extensions.log", "allianceauth.log", "mumble_authenticator.log")}
-    lab.same([name for name, text in files.items() if "a printed line" in text], [], "found in {}")
-    (line,) = [line for line in lab.printed(lab.workers[0]).splitlines() if line.endswith("a printed line")]
+    rig.finished(COMPARE, after="demo_loggers.py")
+    files = {name: rig.log_file(name) for name in ("extensions.log", "allianceauth.log", "mumble_authenticator.log")}
+    rig.same([name for name, text in files.items() if "a printed line" in text], [], "found in {}")
+    (line,) = [line for line in rig.printed(rig.workers[0]).splitlines() if line.endswith("a printed line")]
     assert ": WARNING/" in line
 
 
@@ -233,21 +233,21 @@ def test_what_a_task_prints_goes_to_the_workers_log_only(lab):
     old="import count_members",
     new="import count_members_or_tell as count_members",
 )
-def test_the_traceback_is_in_the_workers_log_and_in_no_log_file_of_auth(lab):
+def test_the_traceback_is_in_the_workers_log_and_in_no_log_file_of_auth(rig):
     """The traceback of a raised exception is in the worker's own log; no log file of Auth gets a line."""
-    lab.finished(after="demo_failing.py")
-    lab.same(lab.log_file("extensions.log") + lab.log_file("allianceauth.log"), "", "Auth's log files hold {!r}")
-    worker = lab.printed(lab.workers[0])
+    rig.finished(after="demo_failing.py")
+    rig.same(rig.log_file("extensions.log") + rig.log_file("allianceauth.log"), "", "Auth's log files hold {!r}")
+    worker = rig.printed(rig.workers[0])
     assert "] raised unexpected: DoesNotExist('Roster matching query does not exist.')\nTraceback (most" in worker
 
 
 @pytest.mark.broken_by(r"extensions.log holds ''", file="tasks.py", old="logger.exception(", new="logger.debug(")
 @pytest.mark.broken_by(r"the task succeeded", file="tasks.py", old="        raise\n", new="        return\n")
-def test_logger_exception_brings_the_traceback_to_extensions_log(lab):
+def test_logger_exception_brings_the_traceback_to_extensions_log(rig):
     """A task that calls `logger.exception` and raises again has its traceback in `extensions.log`, and still fails."""
-    (run,) = lab.finished("first_task.tasks.count_members_or_tell", after="demo_telling.py")
+    (run,) = rig.finished("first_task.tasks.count_members_or_tell", after="demo_telling.py")
     assert run.state == "failed", f"the task {run.state}"
-    extensions = lab.log_file("extensions.log")
+    extensions = rig.log_file("extensions.log")
     expected = "] Can't count the members of corporation 98999999\nTraceback (most recent call last)"
     assert expected in extensions, f"extensions.log holds {extensions!r}"
 
@@ -258,13 +258,13 @@ def test_logger_exception_brings_the_traceback_to_extensions_log(lab):
     old="@shared_task\ndef count_members(",
     new="@shared_task(autoretry_for=(Exception,), max_retries=1, default_retry_delay=0)\ndef count_members(",
 )
-def test_a_failed_task_is_not_tried_again(lab):
+def test_a_failed_task_is_not_tried_again(rig):
     """A task that raised is not run again, unless it asks for that, and its worker goes on with the next."""
-    lab.demo("demo_failing.py")
-    lab.finished(COUNT, 2, after="demo.py")
-    lab.settle()
-    lab.same([event["type"] for event in lab.events].count("task-started"), 2, "{} starts")
-    assert sorted(run.state for run in lab.runs()) == ["failed", "succeeded"]
+    rig.demo("demo_failing.py")
+    rig.finished(COUNT, 2, after="demo.py")
+    rig.settle()
+    rig.same([event["type"] for event in rig.events].count("task-started"), 2, "{} starts")
+    assert sorted(run.state for run in rig.runs()) == ["failed", "succeeded"]
 
 
 @pytest.mark.broken_by(
@@ -273,14 +273,14 @@ def test_a_failed_task_is_not_tried_again(lab):
     old="    roster.count()",
     new="    __import__('django_redis').get_redis_connection().set('members', 1)\n    roster.count()",
 )
-def test_neither_a_failure_nor_a_returned_value_is_kept(lab):
+def test_neither_a_failure_nor_a_returned_value_is_kept(rig):
     """When a task has ended, neither the broker's nor the cache's database holds its message, exception or value."""
     addresses = {current_app.conf.broker_url, settings.CACHES["default"]["LOCATION"]}
     databases = [redis.Redis.from_url(address) for address in addresses]
     before = [set(database.scan_iter()) for database in databases]
-    lab.demo()
-    lab.finished(COUNT, 2, after="demo_failing.py")
-    lab.wait(lambda: lab.redis.hlen("unacked") == 0, "the acknowledgement")
+    rig.demo()
+    rig.finished(COUNT, 2, after="demo_failing.py")
+    rig.wait(lambda: rig.redis.hlen("unacked") == 0, "the acknowledgement")
     # How queues are bound, and Auth's count of tasks for the dashboard.
     known = ("_kombu.binding", "ALLIANCEAUTH_EVENT_SERIES")
     new = [
@@ -288,23 +288,23 @@ def test_neither_a_failure_nor_a_returned_value_is_kept(lab):
         for then, database in zip(before, databases, strict=True)
         for key in set(database.scan_iter()) - then
     ]
-    lab.same([key for key in new if not key.startswith(known)], [], "left {}")
+    rig.same([key for key in new if not key.startswith(known)], [], "left {}")
 
 
 @pytest.mark.broken_by(r"Auth counts 0 failed", **SWALLOW)
-def test_auths_dashboard_counts_the_failure(lab):
+def test_auths_dashboard_counts_the_failure(rig):
     """A raised exception counts as one failed task on the dashboard's task statistics."""
     before = dashboard_results(hours=1).failed
-    lab.finished(COUNT, after="demo_failing.py")
-    lab.same(dashboard_results(hours=1).failed - before, 1, "Auth counts {} failed")
+    rig.finished(COUNT, after="demo_failing.py")
+    rig.same(dashboard_results(hours=1).failed - before, 1, "Auth counts {} failed")
 
 
 @pytest.mark.broken_by(r"printed ''", file="demo_model_argument.py", old="Roster()", new="98000001")
-def test_a_model_instance_as_argument_raises_at_the_call(lab):
+def test_a_model_instance_as_argument_raises_at_the_call(rig):
     """A model instance as an argument raises `EncodeError` at the call, and nothing is sent: pass its key instead."""
-    lab.prints("demo_model_argument.py", "Object of type Roster is not JSON serializable\n")
-    (sentinel,) = lab.finished(after="demo.py")
-    assert {event["uuid"] for event in lab.events} == {sentinel.id}, "the call sent a message"
+    rig.prints("demo_model_argument.py", "Object of type Roster is not JSON serializable\n")
+    (sentinel,) = rig.finished(after="demo.py")
+    assert {event["uuid"] for event in rig.events} == {sentinel.id}, "the call sent a message"
 
 
 @pytest.mark.broken_by(
@@ -316,13 +316,13 @@ def test_a_model_instance_as_argument_raises_at_the_call(lab):
 @pytest.mark.broken_by(
     r"arrived as \['str: ", file="demo_arguments.py", old="tzinfo=UTC)", new="tzinfo=UTC).isoformat()"
 )
-def test_a_datetime_arrives_as_one_but_a_tuple_as_a_list_and_numbers_as_keys_as_text(lab):
+def test_a_datetime_arrives_as_one_but_a_tuple_as_a_list_and_numbers_as_keys_as_text(rig):
     """A datetime arrives as a datetime, but a tuple as a list, and a dictionary's integer keys as strings."""
-    lab.finished("first_task.tasks.show_arguments", after="demo_arguments.py")
-    lines = lab.log_file("extensions.log").splitlines()
+    rig.finished("first_task.tasks.show_arguments", after="demo_arguments.py")
+    lines = rig.log_file("extensions.log").splitlines()
     assert all("] INFO [first_task.tasks:" in line for line in lines)
     arrived = [line.partition("] ")[2].partition("] ")[2] for line in lines]
-    lab.same(
+    rig.same(
         arrived, ["datetime: 2026-11-24 11:00:00+00:00", "list: [1, 2]", "dict: {'30000142': 'Jita'}"], "arrived as {}"
     )
 
@@ -333,26 +333,26 @@ def test_a_datetime_arrives_as_one_but_a_tuple_as_a_list_and_numbers_as_keys_as_
     old="@shared_task\ndef count_members(",
     new="@shared_task(typing=False)\ndef count_members(",
 )
-def test_a_missing_argument_raises_at_the_call(lab):
+def test_a_missing_argument_raises_at_the_call(rig):
     """A missing argument raises `TypeError` where `.delay()` is called, and nothing is sent."""
-    lab.prints("demo_missing_argument.py", "count_members() missing 1 required positional argument: 'corporation_id'\n")
-    (sentinel,) = lab.finished(after="demo.py")
-    assert {event["uuid"] for event in lab.events} == {sentinel.id}, "the call sent a message"
+    rig.prints("demo_missing_argument.py", "count_members() missing 1 required positional argument: 'corporation_id'\n")
+    (sentinel,) = rig.finished(after="demo.py")
+    assert {event["uuid"] for event in rig.events} == {sentinel.id}, "the call sent a message"
 
 
 @pytest.mark.broken_by(
     r"it succeeded", file="tasks.py", old="def show_arguments(*given):", new="def count_pilots(*given):"
 )
-def test_a_message_for_a_name_that_is_gone_is_discarded(lab):
+def test_a_message_for_a_name_that_is_gone_is_discarded(rig):
     """A message whose task was renamed or removed is thrown away, with an error in the worker's own log only."""
     before = dashboard_results(hours=1).failed
-    (run,) = lab.finished(after="demo_renamed.py")
+    (run,) = rig.finished(after="demo_renamed.py")
     assert run.state == "failed", f"it {run.state}"
     assert (run.args, run.exception) == ("[98000001]", "NotRegistered('first_task.tasks.count_pilots')")
-    worker = lab.printed(lab.workers[0])
+    worker = rig.printed(rig.workers[0])
     assert "Received unregistered task of type 'first_task.tasks.count_pilots'.\nThe message has been ignored" in worker
-    lab.settle()
-    assert lab.log_file("extensions.log") + lab.log_file("allianceauth.log") == ""
+    rig.settle()
+    assert rig.log_file("extensions.log") + rig.log_file("allianceauth.log") == ""
     assert dashboard_results(hours=1).failed == before, "Auth counts it as failed"
 
 
@@ -362,10 +362,10 @@ def test_a_message_for_a_name_that_is_gone_is_discarded(lab):
     old="from .models import Roster\n",
     new="from . import reports  # noqa: F401\nfrom .models import Roster\n",
 )
-def test_a_task_outside_tasks_py_is_unknown_to_the_worker(lab, caplog):
+def test_a_task_outside_tasks_py_is_unknown_to_the_worker(rig, caplog):
     """A task in a module other than `tasks.py` is unknown to a worker that imports that module nowhere at its start."""
-    known_here = lab.demo("demo_elsewhere.py")
-    (run,) = lab.finished()
+    known_here = rig.demo("demo_elsewhere.py")
+    (run,) = rig.finished()
     assert run.state == "failed", f"it {run.state}"
     assert run.exception == "NotRegistered('first_task.reports.send_report')"
     known_here["send_report"]()
@@ -374,7 +374,7 @@ def test_a_task_outside_tasks_py_is_unknown_to_the_worker(lab, caplog):
 
 
 @pytest.mark.broken_by(r"raised NotRegistered", file="tasks.py", old="from .loggers import compare_loggers\n", new="")
-def test_a_task_outside_tasks_py_is_known_to_the_worker_where_tasks_py_imports_it(lab):
+def test_a_task_outside_tasks_py_is_known_to_the_worker_where_tasks_py_imports_it(rig):
     """A task in another module runs where `tasks.py`, which is loaded at the worker's start, imports it."""
-    (run,) = lab.finished(after="demo_loggers.py")
+    (run,) = rig.finished(after="demo_loggers.py")
     assert (run.name, run.state) == (COMPARE, "succeeded"), f"it raised {run.exception}"

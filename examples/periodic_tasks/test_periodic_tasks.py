@@ -91,10 +91,10 @@ def titles(runs):
     return [title(run.kwargs) for run in runs]
 
 
-def all_sent(lab, last):
+def all_sent(rig, last):
     """Wait for the run that beat sends last and return the titles of all."""
-    lab.wait(lambda: last in titles(lab.runs()), f"a run with the title {last}")
-    return titles(lab.settle())
+    rig.wait(lambda: last in titles(rig.runs()), f"a run with the title {last}")
+    return titles(rig.settle())
 
 
 def known_to_beat(name, entry, **columns):
@@ -131,13 +131,13 @@ def runs_of_a_day(schedule):
         found.append(at)
 
 
-def messages(lab):
+def messages(rig):
     """Return what waits in the broker: the list's name and the message's headers."""
-    return [(key, json.loads(raw)["headers"]) for key in lab.waiting() for raw in lab.redis.lrange(key, 0, -1)]
+    return [(key, json.loads(raw)["headers"]) for key in rig.waiting() for raw in rig.redis.lrange(key, 0, -1)]
 
 
 @pytest.fixture
-def beat(lab):
+def beat(rig):
     """Start beat on the given entries and no others: Alliance Auth's own are none of a claim's business.
 
     Their rows can be there as those of entries that are `known` to beat and due.
@@ -149,13 +149,13 @@ def beat(lab):
         if known:
             all_known_to_beat(entries)
         current_app.conf.beat_schedule = entries
-        started.append(lab.start_beat())
+        started.append(rig.start_beat())
         return started[-1]
 
     yield start
     current_app.conf.beat_schedule = before
     for process in started:
-        lab.kill(process)
+        rig.kill(process)
 
 
 def people():
@@ -175,17 +175,17 @@ def told():
 
 
 @pytest.mark.broken_by("missing 1 required", file="tasks.py", old='title="Please choose a main character"', new="title")
-def test_the_task_can_be_started_by_hand(lab):
+def test_the_task_can_be_started_by_hand(rig):
     """The task of an entry is a normal task, which you can start by hand."""
     people()
-    (run,) = lab.finished(REMIND, timeout=4, after="demo.py")
+    (run,) = rig.finished(REMIND, timeout=4, after="demo.py")
     assert run.state == "succeeded"
     assert told() == [(name, "warning", TITLE) for name in WITHOUT_MAIN], f"told {told()}"
-    assert re.search(r"INFO \[periodic_tasks.tasks:\d+\] Reminded 2 users", lab.log_file("extensions.log"))
+    assert re.search(r"INFO \[periodic_tasks.tasks:\d+\] Reminded 2 users", rig.log_file("extensions.log"))
 
 
 @pytest.mark.broken_by("ended", file="local.py", old="tasks.remind_users", new="task.remind_users")
-def test_beat_sends_the_entry_when_it_is_due_and_a_worker_runs_it(lab, beat):
+def test_beat_sends_the_entry_when_it_is_due_and_a_worker_runs_it(rig, beat):
     """Beat sends the entry of `local.py` when it is due and not before, and a worker runs the task."""
     people()
     early = {"early": titled("early")}
@@ -193,17 +193,17 @@ def test_beat_sends_the_entry_when_it_is_due_and_a_worker_runs_it(lab, beat):
     entry = current_app.conf.beat_schedule[NAME] | {"schedule": hourly()}
     known_to_beat(NAME, entry)
     beat(early | {NAME: entry})
-    lab.finished()
-    (run,) = lab.settle()
+    rig.finished()
+    (run,) = rig.settle()
     assert (run.name, run.state) == (REMIND, "succeeded"), f"{run.name} ended as {run.state}"
     assert told() == [(name, "warning", TITLE) for name in WITHOUT_MAIN], f"told {told()}"
 
 
 @pytest.mark.broken_by(r"due at \['02:15'\]", conf={"timezone": "Asia/Tokyo"})
-def test_the_first_entry_is_due_every_day_at_a_quarter_past_eleven(lab):
+def test_the_first_entry_is_due_every_day_at_a_quarter_past_eleven(rig):
     """The first entry of `local.py` is due once a day, at 11:15 UTC."""
     known_to_beat(NAME, current_app.conf.beat_schedule[NAME])
-    lab.same(runs_of_a_day(row().schedule), ["11:15"], "due at {}")
+    rig.same(runs_of_a_day(row().schedule), ["11:15"], "due at {}")
 
 
 @pytest.mark.broken_by(
@@ -213,12 +213,12 @@ def test_the_first_entry_is_due_every_day_at_a_quarter_past_eleven(lab):
         "        super().update_from_dict({name: mapping[name] for name in mapping if name not in self.schedule})"
     ),
 )
-def test_an_entry_may_have_any_name_but_one_name_is_one_entry(lab, beat):
+def test_an_entry_may_have_any_name_but_one_name_is_one_entry(rig, beat):
     """An entry may have any name; a second entry with the same name takes the place of the first."""
     name = "Any name: with spaces, Ünïcode, 100 %"
     known_to_beat(name, titled("first"))
     beat({name: titled("second"), "rest": titled("rest") | AT_ONCE})
-    lab.same(all_sent(lab, "rest"), ["second", "rest"], "sent: {}")
+    rig.same(all_sent(rig, "rest"), ["second", "rest"], "sent: {}")
 
 
 @pytest.mark.broken_by(
@@ -227,13 +227,13 @@ def test_an_entry_may_have_any_name_but_one_name_is_one_entry(lab, beat):
     old="@shared_task\ndef remind",
     new='@shared_task(name="remind_users_without_main")\ndef remind',
 )
-def test_the_task_of_an_entry_is_its_full_path_and_no_part_of_it(lab, beat):
+def test_the_task_of_an_entry_is_its_full_path_and_no_part_of_it(rig, beat):
     """An entry's task is found by its full path; its name alone, or with a part of the path, is no task."""
     tasks = {"path": REMIND, "name": REMIND.rpartition(".")[2], "part": REMIND.partition(".")[2]}
     beat({name: titled(name) | {"task": task} for name, task in tasks.items()}, known=True)
-    lab.finished(count=3)
-    lab.same(
-        {name: run.state for name, task in tasks.items() for run in lab.runs(task)},
+    rig.finished(count=3)
+    rig.same(
+        {name: run.state for name, task in tasks.items() for run in rig.runs(task)},
         {"path": "succeeded", "name": "failed", "part": "failed"},
         "ended as {}",
     )
@@ -246,10 +246,10 @@ def test_the_task_of_an_entry_is_its_full_path_and_no_part_of_it(lab, beat):
         "    def update_from_dict(self, mapping):\n        pass"
     ),
 )
-def test_a_schedule_is_a_crontab_or_a_timedelta(lab, beat):
+def test_a_schedule_is_a_crontab_or_a_timedelta(rig, beat):
     """An entry's schedule may be a crontab or a timedelta: both are stored, and sent when they are due."""
     beat({"crontab": titled("crontab"), "timedelta": titled("timedelta", HOUR)}, known=True)
-    lab.same(all_sent(lab, "timedelta"), ["crontab", "timedelta"], "sent: {}")
+    rig.same(all_sent(rig, "timedelta"), ["crontab", "timedelta"], "sent: {}")
     assert (row("crontab").crontab.hour, row("crontab").interval) == ("*", None)
     assert (row("timedelta").crontab, row("timedelta").schedule.run_every) == (None, HOUR)
 
@@ -261,22 +261,22 @@ def test_a_schedule_is_a_crontab_or_a_timedelta(lab, beat):
         "        super().update_from_dict({name: {**entry, 'kwargs': {}} for name, entry in mapping.items()})"
     ),
 )
-def test_the_task_gets_the_kwargs_of_its_entry(lab, beat):
+def test_the_task_gets_the_kwargs_of_its_entry(rig, beat):
     """The task gets the `kwargs` of its entry as its arguments."""
     people()
     beat({NAME: titled("From the settings")}, known=True)
-    lab.finished()
+    rig.finished()
     assert told() == [(name, "warning", "From the settings") for name in WITHOUT_MAIN], f"told {told()}"
 
 
 @pytest.mark.broken_by("the row of the last entry", conf=NO_ROWS)
-def test_the_entry_becomes_a_row_in_the_database_when_beat_starts(lab, beat):
+def test_the_entry_becomes_a_row_in_the_database_when_beat_starts(rig, beat):
     """Beat writes each entry into the database when it starts; the admin lists it under "Periodic tasks"."""
     names = [NAME, MARKET]
     assert not PeriodicTask.objects.filter(name__in=names).exists()
     beat({name: current_app.conf.beat_schedule[name] for name in names})
-    lab.wait(lambda: row(MARKET), "the row of the last entry", timeout=4)
-    lab.same(
+    rig.wait(lambda: row(MARKET), "the row of the last entry", timeout=4)
+    rig.same(
         [(row(name).task, row(name).crontab.hour, row(name).crontab.minute, row(name).kwargs) for name in names],
         [(REMIND, "11", "15", "{}"), (UPDATE_MARKET, "*", "20,50", '{"region": "The Forge"}')],
         "the rows say {}",
@@ -289,63 +289,63 @@ def test_the_entry_becomes_a_row_in_the_database_when_beat_starts(lab, beat):
 
 
 @pytest.mark.broken_by("a new time of the last run", conf=NO_ROWS)
-def test_the_row_counts_what_beat_sends_while_the_log_says_nothing(lab, beat):
+def test_the_row_counts_what_beat_sends_while_the_log_says_nothing(rig, beat):
     """The row counts the runs and keeps the time of the last; beat's log does not name what it sends."""
     began = now()
     process = beat({NAME: titled("told")}, known=True)
-    lab.wait(lambda: row().last_run_at > began, "a new time of the last run in the row", timeout=4)
+    rig.wait(lambda: row().last_run_at > began, "a new time of the last run in the row", timeout=4)
     assert row().total_run_count == 1, f"the row counts {row().total_run_count}"
-    log = lab.printed(process)
+    log = rig.printed(process)
     assert "celery beat" in log
     assert NAME not in log
     assert REMIND not in log
 
 
 @pytest.mark.broken_by("the rows count {'first': 1, 'later': 1}", **scheduler("    sync_every = 0"))
-def test_the_row_is_up_to_three_minutes_late_until_beat_stops(lab, beat):
+def test_the_row_is_up_to_three_minutes_late_until_beat_stops(rig, beat):
     """Beat writes its first run at once, later ones every three minutes, and the rest when it is stopped."""
     entries = {name: titled(name) for name in ("first", "later")}
     process = beat(entries, known=True)
-    assert all_sent(lab, "later") == ["first", "later"]
-    lab.wait(lambda: row("first").total_run_count == 1, "a count in the first row")
-    lab.same({name: row(name).total_run_count for name in entries}, {"first": 1, "later": 0}, "the rows count {}")
+    assert all_sent(rig, "later") == ["first", "later"]
+    rig.wait(lambda: row("first").total_run_count == 1, "a count in the first row")
+    rig.same({name: row(name).total_run_count for name in entries}, {"first": 1, "later": 0}, "the rows count {}")
     assert OffsetDatabaseScheduler.sync_every == 180
-    lab.stop(process)
+    rig.stop(process)
     assert row("later").total_run_count == 1
 
 
 @pytest.mark.broken_by("the row of the entry", conf=NO_ROWS)
-def test_an_entry_taken_out_of_the_settings_stays_in_the_database_and_is_still_sent(lab, beat):
+def test_an_entry_taken_out_of_the_settings_stays_in_the_database_and_is_still_sent(rig, beat):
     """An entry that is renamed in the settings, or taken out, stays in the database; beat goes on sending it."""
     process = beat({NAME: titled("as before"), "gone": titled("gone")})
-    lab.wait(lambda: row("gone"), "the row of the entry", timeout=4)
-    lab.kill(process)
+    rig.wait(lambda: row("gone"), "the row of the entry", timeout=4)
+    rig.kill(process)
     PeriodicTask.objects.filter(name__in=[NAME, "gone"]).update(last_run_at=now() - TWO_DAYS)
     beat({"renamed": titled("renamed"), "rest": titled("rest") | AT_ONCE})
-    lab.same(all_sent(lab, "rest"), ["as before", "gone", "rest"], "sent: {}")
+    rig.same(all_sent(rig, "rest"), ["as before", "gone", "rest"], "sent: {}")
     assert row().enabled, "the row was disabled"
 
 
 @pytest.mark.broken_by("sent:", file="demo_forget.py", old=".delete()", new=".update(total_run_count=0)")
-def test_deleting_the_row_ends_an_entry_that_is_not_in_the_settings(lab, beat):
+def test_deleting_the_row_ends_an_entry_that_is_not_in_the_settings(rig, beat):
     """An entry that is no longer in the settings ends when its row is deleted."""
     rest = {"rest": titled("rest")}
     known_to_beat(NAME, titled("gone"))
     known_to_beat("rest", rest["rest"])
-    lab.demo("demo_forget.py")
+    rig.demo("demo_forget.py")
     beat(rest)
-    lab.same(all_sent(lab, "rest"), ["rest"], "sent: {}")
+    rig.same(all_sent(rig, "rest"), ["rest"], "sent: {}")
 
 
 @pytest.mark.broken_by("the row of the entry", conf=NO_ROWS)
-def test_deleting_only_the_row_brings_it_back_when_beat_starts(lab, beat):
+def test_deleting_only_the_row_brings_it_back_when_beat_starts(rig, beat):
     """The row of an entry that is still in the settings is written again when beat starts."""
     entries = {NAME: titled("back")}
     known_to_beat(NAME, entries[NAME])
-    lab.demo("demo_forget.py")
+    rig.demo("demo_forget.py")
     assert row() is None
     beat(entries)
-    lab.wait(row, "the row of the entry", timeout=4)
+    rig.wait(row, "the row of the entry", timeout=4)
 
 
 @pytest.mark.broken_by(
@@ -355,16 +355,16 @@ def test_deleting_only_the_row_brings_it_back_when_beat_starts(lab, beat):
         "        super().update_from_dict({name: mapping[name] for name in mapping if name not in self.schedule})"
     ),
 )
-def test_the_settings_win_over_an_edit_in_the_admin_when_beat_starts(lab, beat):
+def test_the_settings_win_over_an_edit_in_the_admin_when_beat_starts(rig, beat):
     """When beat starts it writes task, schedule and arguments of the settings over what was edited in the admin."""
     entries = {NAME: titled("settings")}
     # Beat looks at rows with one hour of the day only when that is near.
     edited = {"schedule": crontab(day_of_month="*/2"), "kwargs": {"title": "Edited"}, "task": "edited"}
     known_to_beat(NAME, entries[NAME] | edited)
     beat(entries)
-    (run,) = lab.finished()
+    (run,) = rig.finished()
     assert (run.name, title(run.kwargs)) == (REMIND, "settings"), f"sent: {run.name} {run.kwargs}"
-    lab.same(
+    rig.same(
         (row().task, row().crontab.day_of_month, row().kwargs),
         (REMIND, "*", '{"title": "settings"}'),
         "the row says {}",
@@ -372,13 +372,13 @@ def test_the_settings_win_over_an_edit_in_the_admin_when_beat_starts(lab, beat):
 
 
 @pytest.mark.broken_by("sent:", file="local.py", old="minute=15),", new='minute=15),\n    "enabled": True,')
-def test_an_entry_disabled_in_the_admin_stays_disabled_when_beat_starts(lab, beat):
+def test_an_entry_disabled_in_the_admin_stays_disabled_when_beat_starts(rig, beat):
     """An entry that is disabled in the admin stays disabled when beat starts again."""
     entries = {NAME: titled("disabled"), "rest": titled("rest")}
     known_to_beat(NAME, entries[NAME], enabled=False)
     known_to_beat("rest", entries["rest"])
     beat(entries)
-    lab.same(all_sent(lab, "rest"), ["rest"], "sent: {}")
+    rig.same(all_sent(rig, "rest"), ["rest"], "sent: {}")
     assert not row().enabled
 
 
@@ -402,7 +402,7 @@ def celery_in_tokyo(monkeypatch):
     vars(current_app._get_current_object()).pop("timezone", None)
 
 
-def sent_by_the_clock_of(lab, beat):
+def sent_by_the_clock_of(rig, beat):
     """Let beat send entries for a minute ago by the clocks of UTC and of Tokyo and return which it sent."""
     utc = now().replace(second=0, microsecond=0) - MINUTE
     clocks = {"Tokyo": utc.astimezone(TOKYO), "UTC": utc}
@@ -415,14 +415,14 @@ def sent_by_the_clock_of(lab, beat):
     rest = {"rest": titled("rest")}
     known_to_beat("rest", rest["rest"])
     beat(entries | rest)
-    return all_sent(lab, "rest")
+    return all_sent(rig, "rest")
 
 
 @pytest.mark.broken_by("sent:", conf={"timezone": "Asia/Tokyo"})
-def test_an_hour_in_a_crontab_is_an_hour_of_utc(lab, beat, server_in_tokyo):
+def test_an_hour_in_a_crontab_is_an_hour_of_utc(rig, beat, server_in_tokyo):
     """An hour in a crontab is an hour of UTC, which is EVE time, whatever the time zone of the server."""
     assert time.tzname[0] == "JST"
-    lab.same(sent_by_the_clock_of(lab, beat), ["UTC", "UTC", "rest"], "sent: {}")
+    rig.same(sent_by_the_clock_of(rig, beat), ["UTC", "UTC", "rest"], "sent: {}")
 
 
 @pytest.mark.broken_by(
@@ -431,27 +431,27 @@ def test_an_hour_in_a_crontab_is_an_hour_of_utc(lab, beat, server_in_tokyo):
     old="from celery.schedules import crontab\n",
     new="from celery.schedules import crontab\n\ncrontab.tz = __import__('datetime').UTC\n",
 )
-def test_the_setting_celery_timezone_moves_the_hours_of_every_entry(lab, beat, celery_in_tokyo):
+def test_the_setting_celery_timezone_moves_the_hours_of_every_entry(rig, beat, celery_in_tokyo):
     """`CELERY_TIMEZONE` moves the hours of all entries of an installation, whichever app they are of."""
-    lab.same(sent_by_the_clock_of(lab, beat), ["Tokyo", "Tokyo", "rest"], "sent: {}")
+    rig.same(sent_by_the_clock_of(rig, beat), ["Tokyo", "Tokyo", "rest"], "sent: {}")
 
 
 @pytest.mark.broken_by("ended as succeeded", file="tasks.py", old="def remind_users_", new="def remind_user_")
-def test_a_misspelled_task_is_sent_and_the_worker_throws_it_away(lab, beat):
+def test_a_misspelled_task_is_sent_and_the_worker_throws_it_away(rig, beat):
     """Beat sends a task that does not exist and counts it as a run; the worker logs an error and throws it away."""
     entry = titled("misspelled") | {"task": "periodic_tasks.tasks.remind_user_without_main"}
     known_to_beat(NAME, entry)
     beat({NAME: entry})
-    (run,) = lab.finished()
+    (run,) = rig.finished()
     assert run.state == "failed", f"the misspelled task ended as {run.state}"
     assert "NotRegistered" in run.exception
-    assert "Received unregistered task" in lab.printed(lab.workers[0])
-    assert len(lab.settle()) == 1
-    lab.wait(lambda: row().total_run_count == 1, "a count in the row")
+    assert "Received unregistered task" in rig.printed(rig.workers[0])
+    assert len(rig.settle()) == 1
+    rig.wait(lambda: row().total_run_count == 1, "a count in the row")
 
 
 @pytest.mark.broken_by("sent:", conf={"beat_schedule": {NAME: {"task": REMIND, **AT_ONCE}}})
-def test_an_entry_of_the_settings_that_has_never_run_counts_from_the_start_of_beat(lab, beat):
+def test_an_entry_of_the_settings_that_has_never_run_counts_from_the_start_of_beat(rig, beat):
     """An entry of the settings that has never run is not due when beat starts, however long beat has known it.
 
     A crontab waits for its next time, an interval counts from the start of beat.
@@ -465,11 +465,11 @@ def test_an_entry_of_the_settings_that_has_never_run_counts_from_the_start_of_be
     beat({**known, **unknown, "rest": titled("rest") | AT_ONCE})
 
     def first_sent():
-        events = [event for event in lab.events if event["type"] == "task-sent"]
+        events = [event for event in rig.events if event["type"] == "task-sent"]
         return {title(event["kwargs"]): event["timestamp"] for event in reversed(events)}
 
     # Beat tells of a sending when the message may have been received already.
-    sent = lab.wait(lambda: (found := first_sent()).keys() >= {"rest", "soon"} and found, "a run of both")
+    sent = rig.wait(lambda: (found := first_sent()).keys() >= {"rest", "soon"} and found, "a run of both")
     assert sent.keys() == {"rest", "soon"}, f"sent: {sent}"
     assert sent["soon"] > started + 1
     for name in ("crontab", "new crontab"):
@@ -483,7 +483,7 @@ def test_an_entry_of_the_settings_that_has_never_run_counts_from_the_start_of_be
         "    def enabled_models_qs(self):\n        return super().enabled_models_qs().exclude(last_run_at=None)"
     ),
 )
-def test_a_row_that_the_settings_do_not_hold_counts_from_its_last_change_until_it_has_run(lab, beat):
+def test_a_row_that_the_settings_do_not_hold_counts_from_its_last_change_until_it_has_run(rig, beat):
     """A row that is not in the settings and has never run is due when its time has come since it was last saved.
 
     Beat sends it as soon as it starts, a crontab as well as an interval. One saved just now is not due yet.
@@ -493,14 +493,14 @@ def test_a_row_that_the_settings_do_not_hold_counts_from_its_last_change_until_i
         never_run(f"old {kind}", titled(f"old {kind}", schedule), now() - TWO_DAYS)
     known_to_beat("rest", titled("rest"))
     beat({})
-    lab.same(all_sent(lab, "rest"), ["old crontab", "old interval", "rest"], "sent: {}")
+    rig.same(all_sent(rig, "rest"), ["old crontab", "old interval", "rest"], "sent: {}")
 
 
 @pytest.mark.broken_by(
     "sent:",
     **scheduler("    def _get_crontab_exclude_query(self):\n        return __import__('django').db.models.Q(pk=0)"),
 )
-def test_a_row_with_a_single_hour_that_the_settings_do_not_hold_waits_until_that_hour_is_near(lab, beat):
+def test_a_row_with_a_single_hour_that_the_settings_do_not_hold_waits_until_that_hour_is_near(rig, beat):
     """A row that is not in the settings, with a single hour other than 4, is sent in the hours around it only."""
     # The hour of Celery's own cleaning up, at whose rows beat looks all day.
     known_to_beat("4", titled("4", crontab(hour=4, minute=(now().minute + 30) % 60)))
@@ -512,48 +512,48 @@ def test_a_row_with_a_single_hour_that_the_settings_do_not_hold_waits_until_that
     known_to_beat("rest", titled("rest"))
     beat({})
     near = ["1 hours away", "1 hours away, never run", "-1 hours away", "-1 hours away, never run"]
-    lab.same(all_sent(lab, "rest"), ["4", *near, "rest"], "sent: {}")
+    rig.same(all_sent(rig, "rest"), ["4", *near, "rest"], "sent: {}")
 
 
 @pytest.mark.broken_by(r"sent .*'interval': 1", conf={"beat_cron_starting_deadline": 60})
-def test_beat_makes_up_for_missed_runs_with_a_single_one(lab, beat):
+def test_beat_makes_up_for_missed_runs_with_a_single_one(rig, beat):
     """When beat was down over several times of an entry of the settings, it sends the entry once when it is back."""
     missed = {"hourly": hourly(), "daily": daily(12), "interval": HOUR}
     entries = {name: titled(name, schedule) for name, schedule in missed.items()} | {"rest": titled("rest", SECOND)}
     beat(entries, known=True)
     # The second one is sent a second later: time enough for more of the others.
-    lab.wait(lambda: titles(lab.runs()).count("rest") == 2, "two runs of the rest")
-    lab.same({name: titles(lab.runs()).count(name) for name in missed}, dict.fromkeys(missed, 1), "sent {}")
+    rig.wait(lambda: titles(rig.runs()).count("rest") == 2, "two runs of the rest")
+    rig.same({name: titles(rig.runs()).count(name) for name in missed}, dict.fromkeys(missed, 1), "sent {}")
 
 
 @pytest.mark.broken_by(
     "the start of 2", file="tasks.py", old="@shared_task\ndef remind", new="@shared_task(base=QueueOnce)\ndef remind"
 )
-def test_a_run_that_takes_longer_than_its_interval_overlaps_with_the_next(lab, beat):
+def test_a_run_that_takes_longer_than_its_interval_overlaps_with_the_next(rig, beat):
     """Beat does not wait for the last run: one that takes longer than the interval overlaps with the next."""
     entries = {NAME: titled("long", SECOND)}
-    with lab.hold(REMIND):
+    with rig.hold(REMIND):
         process = beat(entries, known=True)
-        first, second = lab.started(REMIND, 2, timeout=5)[:2]
+        first, second = rig.started(REMIND, 2, timeout=5)[:2]
         assert first.ended is None
         assert second.ended is None
-        lab.kill(process)
-    lab.settle()
+        rig.kill(process)
+    rig.settle()
 
 
 @pytest.mark.broken_by("started while", file="tasks.py", old="@shared_task(base=QueueOnce)", new="@shared_task")
-def test_a_queue_once_task_is_not_sent_again_while_its_last_run_lasts(lab, beat):
+def test_a_queue_once_task_is_not_sent_again_while_its_last_run_lasts(rig, beat):
     """A task with AA's QueueOnce is not sent again while its last run lasts; beat sends it when that has ended."""
     entries = {MARKET: current_app.conf.beat_schedule[MARKET] | {"schedule": SECOND}, "rest": titled("rest", SECOND)}
-    with lab.hold(UPDATE_MARKET):
+    with rig.hold(UPDATE_MARKET):
         beat(entries, known=True)
-        lab.finished(REMIND, 2)
-        runs = lab.runs(UPDATE_MARKET)
+        rig.finished(REMIND, 2)
+        runs = rig.runs(UPDATE_MARKET)
         assert len(runs) == 1, f"{len(runs) - 1} more started while the first run lasted"
         assert runs[0].ended is None
-    lab.finished(UPDATE_MARKET, 2)
+    rig.finished(UPDATE_MARKET, 2)
     assert re.search(
-        r"INFO \[periodic_tasks.tasks:\d+\] Updating market orders of The Forge", lab.log_file("extensions.log")
+        r"INFO \[periodic_tasks.tasks:\d+\] Updating market orders of The Forge", rig.log_file("extensions.log")
     )
 
 
@@ -565,20 +565,20 @@ def test_a_queue_once_task_is_not_sent_again_while_its_last_run_lasts(lab, beat)
     new="from celery.worker.request import Request\n\n\nclass Patient(Request):\n    def maybe_expire(self):\n"
     "        return False\n\n\n@shared_task(base=QueueOnce, Request=Patient)",
 )
-def test_a_worker_throws_away_what_has_expired(lab, beat):
+def test_a_worker_throws_away_what_has_expired(rig, beat):
     """What waits in Redis longer than its `expire_seconds` is thrown away by the worker; what has not expired runs."""
     market = current_app.conf.beat_schedule[MARKET]
     late = {"kwargs": {"region": "Domain"}, "options": market["options"] | {"expire_seconds": 1}}
     process = beat(
         {"late": market | late | {"schedule": hourly()}, MARKET: market | {"schedule": hourly()}}, known=True
     )
-    lab.wait(lambda: len(messages(lab)) == 2, "two messages")
-    lab.kill(process)
-    expires = {headers["periodic_task_name"]: headers["expires"] for _, headers in messages(lab)}
-    lab.wait(lambda: now() > dt.datetime.fromisoformat(expires["late"]), "the end of the second")
-    lab.resume()
-    lab.same(
-        {run.kwargs: run.state for run in lab.finished(UPDATE_MARKET, 2)},
+    rig.wait(lambda: len(messages(rig)) == 2, "two messages")
+    rig.kill(process)
+    expires = {headers["periodic_task_name"]: headers["expires"] for _, headers in messages(rig)}
+    rig.wait(lambda: now() > dt.datetime.fromisoformat(expires["late"]), "the end of the second")
+    rig.resume()
+    rig.same(
+        {run.kwargs: run.state for run in rig.finished(UPDATE_MARKET, 2)},
         {"{'region': 'Domain'}": "revoked", "{'region': 'The Forge'}": "succeeded"},
         "ended as {}",
     )
@@ -586,24 +586,24 @@ def test_a_worker_throws_away_what_has_expired(lab, beat):
 
 @pytest.mark.workers
 @pytest.mark.broken_by("not dropped", conf=NO_ROWS)
-def test_of_the_options_priority_and_expire_seconds_count_and_expires_does_not(lab, beat):
+def test_of_the_options_priority_and_expire_seconds_count_and_expires_does_not(rig, beat):
     """An entry's options `priority` and `expire_seconds` reach the message, `expires` and `countdown` don't."""
     market = current_app.conf.beat_schedule[MARKET] | {"schedule": SECOND}
     others = {"kwargs": {"region": "Domain"}, "options": {"expires": 1800, "countdown": 60}}
     began = now()
     process = beat({MARKET: market, "others": market | others}, known=True)
-    found = lab.wait(lambda: len(both := by_kwargs(lab)) == 2 and both, "two messages")
+    found = rig.wait(lambda: len(both := by_kwargs(rig)) == 2 and both, "two messages")
     key, headers = found["{'region': 'Domain'}"]
     assert (key, headers["expires"], headers["eta"]) == ("celery\x06\x165", None, None), "not dropped"
     key, headers = found["{'region': 'The Forge'}"]
     assert key == "celery\x06\x167", f"not sent with priority 7: {key!r}"
     sent = dt.datetime.fromisoformat(headers["expires"]) - 1800 * SECOND
     assert began <= sent <= now(), "it does not expire after half an hour"
-    assert not re.search("expires|countdown", lab.printed(process))
+    assert not re.search("expires|countdown", rig.printed(process))
 
 
-def by_kwargs(lab):
-    return {headers["kwargsrepr"]: (key, headers) for key, headers in messages(lab)}
+def by_kwargs(rig):
+    return {headers["kwargsrepr"]: (key, headers) for key, headers in messages(rig)}
 
 
 @pytest.mark.workers
@@ -616,7 +616,7 @@ def by_kwargs(lab):
         "            super().apply_entry(entry, producer)"
     ),
 )
-def test_two_beats_send_every_entry_twice_but_for_queue_once(lab, beat):
+def test_two_beats_send_every_entry_twice_but_for_queue_once(rig, beat):
     """Two beats send each entry of an installation twice, Auth's own too; only a QueueOnce task's is sent once."""
     current_app.loader.import_default_modules()
     all_hourly = {"schedule": hourly(), "apply_offset": False}
@@ -630,16 +630,16 @@ def test_two_beats_send_every_entry_twice_but_for_queue_once(lab, beat):
     def sent():
         """Return by whom each entry was sent."""
         found = defaultdict(list)
-        for _, headers in messages(lab):
+        for _, headers in messages(rig):
             found[headers["periodic_task_name"]].append(headers["origin"].partition("@")[0])
         return found
 
     def two_more_ticks():
         before = Counter(sent()["tick"])
-        lab.wait(lambda: all((Counter(sent()["tick"]) - before)[one] >= 2 for one in beats), "two more ticks of both")
+        rig.wait(lambda: all((Counter(sent()["tick"]) - before)[one] >= 2 for one in beats), "two more ticks of both")
 
     # From a beat's first run on it keeps the times of its runs for itself for three minutes.
-    lab.wait(lambda: set(sent()["tick"]) == beats, "a tick of both beats", timeout=6)
+    rig.wait(lambda: set(sent()["tick"]) == beats, "a tick of both beats", timeout=6)
     # What the second wrote when it started, the first one reads with its next tick; not together with what follows.
     two_more_ticks()
     PeriodicTask.objects.filter(name__in=entries).update(last_run_at=now() - TWO_DAYS)
@@ -658,7 +658,7 @@ def test_two_beats_send_every_entry_twice_but_for_queue_once(lab, beat):
 
 @pytest.mark.workers
 @pytest.mark.broken_by(r"Auth's entries are {}", conf={"beat_schedule": {}})
-def test_auth_itself_has_six_entries_and_the_offset_shifts_four_of_them(lab):
+def test_auth_itself_has_six_entries_and_the_offset_shifts_four_of_them(rig):
     """Auth itself has six entries, at minute 0: two every hour, two every four, one every six, one at two o'clock.
 
     `apply_offset` shifts four of them.
@@ -671,7 +671,7 @@ def test_auth_itself_has_six_entries_and_the_offset_shifts_four_of_them(lab):
     CronOffset.objects.update_or_create(defaults=dict.fromkeys(FIELDS, 0.0) | {"minute": 0.25})
     OffsetDatabaseScheduler(app=current_app, lazy=True).update_from_dict(own)
     rows = PeriodicTask.objects.select_related("crontab").filter(name__in=own)
-    lab.same(
+    rig.same(
         {row.name: (row.task, row.crontab.minute, row.crontab.hour) for row in rows}, AUTHS_OWN, "Auth's entries are {}"
     )
     days = {(row.crontab.day_of_month, row.crontab.month_of_year, row.crontab.day_of_week) for row in rows}
@@ -687,9 +687,9 @@ def test_auth_itself_has_six_entries_and_the_offset_shifts_four_of_them(lab):
     new="import functools\n\nfrom celery import schedules\n\n"
     "crontab = functools.partial(schedules.crontab, minute=0)\n",
 )
-def test_a_crontab_with_an_hour_and_no_minute_runs_sixty_times(lab):
+def test_a_crontab_with_an_hour_and_no_minute_runs_sixty_times(rig):
     """A crontab runs every minute; with an hour and no minute, in every minute of that hour: sixty times a day."""
-    shown = lab.prints("demo_minutes.py", "60 runs a day without a minute, 1 with one\n")
+    shown = rig.prints("demo_minutes.py", "60 runs a day without a minute, 1 with one\n")
     due = {}
     for name, schedule in {
         "every": shown["crontab"](),

@@ -91,7 +91,7 @@ def pilot():
 
 
 @pytest.fixture(autouse=True)
-def another(lab):
+def another(rig):
     """Return a user whom no test is about; there is one without a name too, and another corporation with a member."""
     User.objects.create(username="")
     EveCorporationInfo.objects.create(corporation_id=98000009, corporation_name="Others", member_count=1)
@@ -106,35 +106,35 @@ def told(user=None):
 
 
 @pytest.mark.broken_by(r"the page shows \[\]", file="views.py", old="messages.info(request, ", new="str(")
-def test_the_response_to_the_click_shows_the_message(lab):
+def test_the_response_to_the_click_shows_the_message(rig):
     """The page that answers the click shows the Django message."""
-    answer = Browser(lab.url, pilot()).click(98000001)
+    answer = Browser(rig.url, pilot()).click(98000001)
     assert answer.status_code == 200, f"answered with {answer.status_code}"
     assert alerts(answer) == [("info", PROMISE)], f"the page shows {alerts(answer)}"
-    lab.finished(AUDIT)
+    rig.finished(AUDIT)
 
 
 @pytest.mark.broken_by(
     r"the notifications page shows \[\('info'", file="tasks.py", old="notify.success(user, f", new="notify.info(user, f"
 )
-def test_the_result_appears_as_a_success_on_the_notifications_page(lab):
+def test_the_result_appears_as_a_success_on_the_notifications_page(rig):
     """When the task is done, Auth's notifications page shows its result as a success."""
-    browser = Browser(lab.url, pilot())
+    browser = Browser(rig.url, pilot())
     browser.click(98000001)
-    lab.finished(AUDIT)
-    lab.same(browser.notifications(), [("success", RESULT)], "the notifications page shows {}")
-    assert re.search(r"INFO \[\S+\] Auth knows 1 of 12 members", lab.log_file("extensions.log"))
+    rig.finished(AUDIT)
+    rig.same(browser.notifications(), [("success", RESULT)], "the notifications page shows {}")
+    assert re.search(r"INFO \[\S+\] Auth knows 1 of 12 members", rig.log_file("extensions.log"))
 
 
 @pytest.mark.broken_by(
     r"the notifications page shows \[\]", file="tasks.py", old='notify.danger(user, f"Audit', new='str(f"Audit'
 )
-def test_a_failing_task_tells_the_user_too_as_danger(lab):
+def test_a_failing_task_tells_the_user_too_as_danger(rig):
     """If the task fails, the message came all the same, and the notifications page shows the failure as danger."""
-    browser = Browser(lab.url, pilot())
-    lab.same(alerts(browser.click(98999999)), [("info", PROMISE)], "the page shows {}")
-    lab.finished(AUDIT)
-    lab.same(browser.notifications(), [("danger", FAILURE)], "the notifications page shows {}")
+    browser = Browser(rig.url, pilot())
+    rig.same(alerts(browser.click(98999999)), [("info", PROMISE)], "the page shows {}")
+    rig.finished(AUDIT)
+    rig.same(browser.notifications(), [("danger", FAILURE)], "the notifications page shows {}")
     assert Notification.objects.get().message == REASON
 
 
@@ -144,30 +144,30 @@ def test_a_failing_task_tells_the_user_too_as_danger(lab):
     old="REASON)\n        raise",
     new="REASON)\n        return",
 )
-def test_a_task_that_raises_again_is_a_failed_task(lab):
+def test_a_task_that_raises_again_is_a_failed_task(rig):
     """A task that tells the user and raises again counts as failed; its traceback is in the worker's log."""
-    (run,) = lab.finished(AUDIT, after="demo_failing.py")
+    (run,) = rig.finished(AUDIT, after="demo_failing.py")
     assert run.state == "failed", f"the task ended as {run.state}"
     assert told() == [("danger", FAILURE)]
-    assert "DoesNotExist: EveCorporationInfo matching query does not exist." in lab.printed(lab.workers[0])
-    assert re.search(r"WARNING \[\S+\] The audit of corporation 98999999 failed", lab.log_file("extensions.log"))
+    assert "DoesNotExist: EveCorporationInfo matching query does not exist." in rig.printed(rig.workers[0])
+    assert re.search(r"WARNING \[\S+\] The audit of corporation 98999999 failed", rig.log_file("extensions.log"))
 
 
 @pytest.mark.broken_by(
     r"not shown once", file="views.py", old="messages.info(request, ", new='request.session.__setitem__("message", '
 )
-def test_the_message_is_shown_once_on_the_next_page(lab):
+def test_the_message_is_shown_once_on_the_next_page(rig):
     """The message waits for the next page that the user loads, whichever it is, and is shown once."""
-    browser = Browser(lab.url, pilot())
+    browser = Browser(rig.url, pilot())
     page = browser.get("/user_interface/").text
     token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page)[1]
     answer = browser.post("/user_interface/audit/98000001/", {"csrfmiddlewaretoken": token}, follow=False)
-    lab.same(
+    rig.same(
         [alerts(page) for page in (answer, browser.get("/notifications/"), browser.get("/notifications/"))],
         [[], [("info", PROMISE)], []],
         "not shown once, on the next page: {}",
     )
-    lab.finished(AUDIT)
+    rig.finished(AUDIT)
 
 
 @pytest.mark.broken_by(r"GET .* started", file="views.py", old="@require_POST\n", new="")
@@ -177,16 +177,16 @@ def test_the_message_is_shown_once_on_the_next_page(lab):
     old="@require_POST\n",
     new="@require_POST\n@__import__('django.views.decorators.csrf', fromlist=['x']).csrf_exempt\n",
 )
-def test_only_a_post_with_a_csrf_token_starts_a_task(lab):
+def test_only_a_post_with_a_csrf_token_starts_a_task(rig):
     """With `require_POST`, a GET is refused with 405 and a POST without CSRF token with 403; neither starts a task."""
-    browser = Browser(lab.url, pilot())
+    browser = Browser(rig.url, pilot())
     path = "/user_interface/audit/98000001/"
     answer = browser.get(path, follow=False)
-    assert answer.status_code == 405, f"GET answered {answer.status_code} and started {len(lab.runs(AUDIT))} tasks"
+    assert answer.status_code == 405, f"GET answered {answer.status_code} and started {len(rig.runs(AUDIT))} tasks"
     answer = browser.post(path, follow=False)
     assert answer.status_code == 403, f"POST without a token answered {answer.status_code} and started a task"
     browser.click(98999999)
-    lab.finished(AUDIT)
+    rig.finished(AUDIT)
     assert told() == [("danger", FAILURE)], "more than the last click started a task"
 
 
@@ -214,14 +214,14 @@ def click_in_this_process():
     old="    audit_members.delay",
     new='    messages.info(request, "The audit has started.")\n    audit_members.delay',
 )
-def test_a_start_that_fails_promises_nothing(lab, no_broker):
+def test_a_start_that_fails_promises_nothing(rig, no_broker):
     """If the task can't be sent, a view that makes the message after the start answers 500 and no message comes."""
     status, shown = click_in_this_process()
     assert (status, shown) == (500, []), f"answers {status} and shows {shown}"
 
 
 @pytest.mark.broken_by(r"and shows \[\]", file="views.py", old=".delay_on_commit(", new=".delay(")
-def test_with_a_transaction_around_the_view_the_message_comes_although_the_start_fails(lab, no_broker, monkeypatch):
+def test_with_a_transaction_around_the_view_the_message_comes_although_the_start_fails(rig, no_broker, monkeypatch):
     """With `ATOMIC_REQUESTS`, which Auth does not set, the start fails after the view, and the message comes."""
     assert connection.settings_dict["ATOMIC_REQUESTS"] is False
     monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
@@ -238,18 +238,18 @@ def test_with_a_transaction_around_the_view_the_message_comes_although_the_start
     '@hooks.register("url_hook")\ndef register_urls():\n'
     '    return UrlHook(urls, "user_interface", r"^user_interface/", ["user_interface.views.index"])',
 )
-def test_auth_asks_for_a_login_and_a_main_character(lab):
+def test_auth_asks_for_a_login_and_a_main_character(rig):
     """Auth lets only a logged-in user with a main character into views that are registered with `UrlHook`."""
-    without_main = Browser(lab.url, User.objects.create(username="Tomo_Ryn"))
+    without_main = Browser(rig.url, User.objects.create(username="Tomo_Ryn"))
     for path in ("/user_interface/", "/user_interface/audit/98000001/"):
-        stranger = Browser(lab.url).get(path, follow=False)
+        stranger = Browser(rig.url).get(path, follow=False)
         where = stranger.headers.get("Location", "")
         assert where.startswith("/account/login/"), f"the stranger got {stranger.status_code} {where}"
         answer = without_main.get(path, follow=False)
         where = answer.headers.get("Location", "")
         assert where.startswith("/dashboard/"), f"a user without main got {answer.status_code} {where}"
     told = [("danger error", "A main character is required to perform that action. Add one below.")] * 2
-    lab.same(alerts(without_main.get("/notifications/")), told, "a user without main is shown {}")
+    rig.same(alerts(without_main.get("/notifications/")), told, "a user without main is shown {}")
 
 
 @pytest.mark.broken_by(
@@ -259,13 +259,13 @@ def test_auth_asks_for_a_login_and_a_main_character(lab):
     new='    if request.session.get("audited"):\n        return redirect("user_interface:index")\n'
     '    request.session["audited"] = True\n    audit_members.delay',
 )
-def test_two_clicks_start_two_tasks_and_two_notifications(lab):
+def test_two_clicks_start_two_tasks_and_two_notifications(rig):
     """Two clicks start two tasks, and the user is notified twice."""
     user = pilot()
-    browser = Browser(lab.url, user)
+    browser = Browser(rig.url, user)
     browser.click(98000001)
     browser.click(98000001)
-    lab.finished(AUDIT, 2, timeout=4)
+    rig.finished(AUDIT, 2, timeout=4)
     assert told(user) == [("success", RESULT)] * 2, f"told {told(user)}"
 
 
@@ -275,11 +275,11 @@ def test_two_clicks_start_two_tasks_and_two_notifications(lab):
     old="notify.info(",
     new="notify.warning = notify.info\nnotify.info(",
 )
-def test_the_four_levels_are_the_four_colours_of_bootstrap(lab):
+def test_the_four_levels_are_the_four_colours_of_bootstrap(rig):
     """`notify.info`, `.success`, `.warning` and `.danger` give a row of the notifications page its Bootstrap colour."""
-    user = lab.demo("demo_levels.py")["user"]
-    lab.same(
-        Browser(lab.url, user).notifications(),
+    user = rig.demo("demo_levels.py")["user"]
+    rig.same(
+        Browser(rig.url, user).notifications(),
         [
             ("danger", "The fleet has ended"),
             ("warning", "A pilot has no token"),
@@ -296,10 +296,10 @@ def test_the_four_levels_are_the_four_colours_of_bootstrap(lab):
     old="user, _",
     new="Notification.Level = [*Notification.Level, 'error']\nuser, _",
 )
-def test_an_unknown_level_becomes_info_without_a_word(lab, another):
+def test_an_unknown_level_becomes_info_without_a_word(rig, another):
     """A level that Auth does not know, such as "error", becomes "info" without an error."""
     notify(another, "A danger")
-    lab.prints("demo_unknown_level.py", "danger becomes danger\nerror becomes info\n")
+    rig.prints("demo_unknown_level.py", "danger becomes danger\nerror becomes info\n")
 
 
 @pytest.mark.broken_by(
@@ -310,10 +310,10 @@ def test_an_unknown_level_becomes_info_without_a_word(lab, another):
     "from . import urls\n\nfor name in ('title', 'message'):\n"
     "    Notification._meta.get_field(name).from_db_value = lambda value, *_: mark_safe(value)",
 )
-def test_the_list_shows_titles_and_the_own_page_the_message_as_plain_text(lab):
+def test_the_list_shows_titles_and_the_own_page_the_message_as_plain_text(rig):
     """The list shows titles, a notification's own page its message with line breaks; HTML in both is plain text."""
-    user = lab.demo("demo_text.py")["user"]
-    browser = Browser(lab.url, user)
+    user = rig.demo("demo_text.py")["user"]
+    browser = Browser(rig.url, user)
     listed = browser.get("/notifications/").text
     (notification,) = Notification.objects.filter(user=user)
     assert notification.level == "info"
@@ -324,7 +324,7 @@ def test_the_list_shows_titles_and_the_own_page_the_message_as_plain_text(lab):
     assert f"<td>{html.escape(title)}</td>" in listed
     assert "Rifter" not in listed
     assert html.escape(title) in page
-    lab.same(
+    rig.same(
         html.unescape(re.search(r"<pre>(.*?)</pre>", page, re.DOTALL)[1]),
         "Kaia: Rifter\nTomo: <i>Kestrel</i>",
         "read as {!r}",
@@ -340,10 +340,10 @@ def test_the_list_shows_titles_and_the_own_page_the_message_as_plain_text(lab):
     "Manager.notify_user = lambda self, user, title, message='', level='': notify_user(\n"
     "    self, user, title, message or '-', level\n)\nREASON =",
 )
-def test_a_notification_without_a_message_repeats_its_title(lab):
+def test_a_notification_without_a_message_repeats_its_title(rig):
     """A notification without a message has its title as its message."""
-    lab.prints("demo.py", f"{PROMISE}\n")
-    lab.finished(AUDIT)
+    rig.prints("demo.py", f"{PROMISE}\n")
+    rig.finished(AUDIT)
     (notification,) = Notification.objects.all()
     assert notification.title == RESULT, f"the title is {notification.title!r}"
     assert notification.message == notification.title, f"the message is {notification.message!r}"
@@ -355,12 +355,12 @@ def test_a_notification_without_a_message_repeats_its_title(lab):
     old="from . import urls",
     new="from django.conf import settings\n\nfrom . import urls\n\nsettings.NOTIFICATIONS_REFRESH_TIME = 60",
 )
-def test_every_page_asks_for_unread_notifications_every_30_seconds(lab):
+def test_every_page_asks_for_unread_notifications_every_30_seconds(rig):
     """Each page of Auth has a script that asks for the number of unread notifications every 30 seconds.
 
     It asks while the tab has the focus, and makes the bell red where there is one.
     """
-    browser = Browser(lab.url, pilot())
+    browser = Browser(rig.url, pilot())
     for path in ("/dashboard/", "/notifications/", "/user_interface/"):
         page = browser.get(path).text
         seconds, asked = re.search(r'refreshTime: "(\d+)",\s*userNotificationsCountViewUrl: "(.*?)"', page).groups()
@@ -380,16 +380,16 @@ def test_every_page_asks_for_unread_notifications_every_30_seconds(lab):
     "            [__import__('allianceauth').notifications.models.Notification(user=user, title='', message='')]\n"
     "        )",
 )
-def test_the_number_of_unread_notifications_is_fresh_as_soon_as_the_task_has_notified(lab):
+def test_the_number_of_unread_notifications_is_fresh_as_soon_as_the_task_has_notified(rig):
     """What a page gets when it asks counts the notification that a worker has sent just now."""
-    browser = Browser(lab.url, User.objects.create(username="Kaia_Tennen"))
+    browser = Browser(rig.url, User.objects.create(username="Kaia_Tennen"))
 
     def unread():
         return browser.get("/user_notifications_count/").json()["unread_count"]
 
     assert unread() == 0
     for count in (1, 2):
-        lab.finished(AUDIT, count, after="demo_failing.py")
+        rig.finished(AUDIT, count, after="demo_failing.py")
         assert unread() == count, f"{unread()} unread, not {count}"
 
 
@@ -400,16 +400,16 @@ def test_the_number_of_unread_notifications_is_fresh_as_soon_as_the_task_has_not
     new="Notification.objects.invalidate_user_notification_cache(user.pk)\n"
     'print(Notification.objects.user_unread_count(user.pk), "unread, says',
 )
-def test_bulk_create_leaves_the_number_of_unread_notifications_old(lab, another):
+def test_bulk_create_leaves_the_number_of_unread_notifications_old(rig, another):
     """The number of unread notifications, which Auth caches for a day, misses those made with `bulk_create`.
 
     A 0 is not kept, and the cache can be told to forget the number.
     """
     notify(another, "Audit 1")
     said = "1 unread\n1 unread, says the cache\n2 unread, says the database\n"
-    user = lab.prints("demo_bulk.py", said)["user"]
+    user = rig.prints("demo_bulk.py", said)["user"]
     assert told(user) == [("info", "Audit 1"), ("info", "Audit 2")]
-    left = lab.redis.ttl(f":1:USER_NOTIFICATION_COUNT_{user.pk}")
+    left = rig.redis.ttl(f":1:USER_NOTIFICATION_COUNT_{user.pk}")
     assert 86_000 < left <= 86_400, f"the number is kept for {left} s"
     Notification.objects.invalidate_user_notification_cache(user.pk)
     assert Notification.objects.user_unread_count(user.pk) == 2
@@ -425,13 +425,13 @@ def test_bulk_create_leaves_the_number_of_unread_notifications_old(lab, another)
     old="user = ",
     new="__import__('django').conf.settings.NOTIFICATIONS_MAX_PER_USER = 60\nuser = ",
 )
-def test_the_fifty_first_notification_deletes_the_oldest_unread_or_not(lab, another):
+def test_the_fifty_first_notification_deletes_the_oldest_unread_or_not(rig, another):
     """Auth keeps 50 notifications of a user: one more deletes the oldest, also if it is the only unread one."""
     notify(another, "Audit 0")
-    user = lab.prints("demo_many.py", "50 kept, from Audit 2 to Audit 51\n")["user"]
+    user = rig.prints("demo_many.py", "50 kept, from Audit 2 to Audit 51\n")["user"]
     Notification.objects.filter(user=user).exclude(title="Audit 2").update(viewed=True)
     notify.info(user, "Audit 52")
-    lab.same(told(user), [("info", f"Audit {number}") for number in range(3, 53)], "kept {}")
+    rig.same(told(user), [("info", f"Audit {number}") for number in range(3, 53)], "kept {}")
 
 
 @pytest.mark.broken_by(
@@ -440,10 +440,10 @@ def test_the_fifty_first_notification_deletes_the_oldest_unread_or_not(lab, anot
     old="user = ",
     new="Notification.objects._max_notifications_per_user = lambda: 50\nuser = ",
 )
-def test_a_setting_changes_how_many_are_kept_and_zero_breaks_every_notification(lab):
+def test_a_setting_changes_how_many_are_kept_and_zero_breaks_every_notification(rig):
     """`NOTIFICATIONS_MAX_PER_USER` says how many notifications are kept; with 0 each new one raises ValueError."""
     with override_settings(NOTIFICATIONS_MAX_PER_USER=3):
-        user = lab.prints("demo_many.py", "3 kept, from Audit 49 to Audit 51\n")["user"]
+        user = rig.prints("demo_many.py", "3 kept, from Audit 49 to Audit 51\n")["user"]
     with override_settings(NOTIFICATIONS_MAX_PER_USER=0):
         for other in (user, User.objects.create(username="Not_Yet_Notified")):
             with pytest.raises(ValueError, match="Negative indexing"):
@@ -456,10 +456,10 @@ def test_a_setting_changes_how_many_are_kept_and_zero_breaks_every_notification(
     old="user, _",
     new='Notification._meta.get_field("title").get_prep_value = lambda value: value[:254]\nuser, _',
 )
-def test_auth_does_not_cut_a_long_title(lab, another):
+def test_auth_does_not_cut_a_long_title(rig, another):
     """Auth hands a title to the database uncut, although the column is declared for 254 characters; SQLite takes it."""
     notify(another, "Audit 1")
-    lab.prints("demo_long_title.py", "300 characters in a column for 254\n")
+    rig.prints("demo_long_title.py", "300 characters in a column for 254\n")
     assert connection.vendor == "sqlite"
 
 
@@ -470,10 +470,10 @@ def test_auth_does_not_cut_a_long_title(lab, another):
     old=".delay(98000001, user)",
     new='.apply_async((98000001, user), serializer="pickle")',
 )
-def test_a_user_object_cannot_be_sent_only_its_key(lab):
+def test_a_user_object_cannot_be_sent_only_its_key(rig):
     """A user object cannot be an argument of a task: `.delay()` raises EncodeError, and nothing is sent."""
-    lab.prints("demo_user_object.py", "Object of type User is not JSON serializable\n")
-    assert lab.settle() == []
+    rig.prints("demo_user_object.py", "Object of type User is not JSON serializable\n")
+    assert rig.settle() == []
 
 
 @pytest.mark.broken_by(
@@ -482,57 +482,57 @@ def test_a_user_object_cannot_be_sent_only_its_key(lab):
     old="    user = User.objects.get(pk=user_pk)\n    try:",
     new="    user = User.objects.filter(pk=user_pk).first()\n    try:",
 )
-def test_a_user_who_is_gone_stops_the_task_before_its_work(lab):
+def test_a_user_who_is_gone_stops_the_task_before_its_work(rig):
     """If the user is gone when the task starts, looking the user up first ends the task before its work."""
-    (run,) = lab.finished(AUDIT, after="demo_user_gone.py")
+    (run,) = rig.finished(AUDIT, after="demo_user_gone.py")
     assert run.exception == "DoesNotExist('User matching query does not exist.')", (
         f"ended as {run.state} {run.exception}"
     )
-    assert lab.log_file("extensions.log") == ""
+    assert rig.log_file("extensions.log") == ""
     assert told() == []
 
 
 @pytest.mark.broken_by(
     r"told \[\('danger', .*\('danger', ", file="tasks.py", old="def on_failure(", new="def on_retry("
 )
-def test_on_failure_tells_the_user_once_after_the_last_retry(lab):
+def test_on_failure_tells_the_user_once_after_the_last_retry(rig):
     """A task that retries twice and tells the user in `on_failure` tells once, after the last attempt has failed."""
-    (run,) = lab.finished(AUDIT_NEW, after="demo_retrying.py")
+    (run,) = rig.finished(AUDIT_NEW, after="demo_retrying.py")
     assert told() == [("danger", "Audit of your new corporation failed")], f"told {told()}"
     assert run.exception == "DoesNotExist('EveCorporationInfo matching query does not exist.')"
-    retried = [event["timestamp"] for event in lab.events if event["type"] == "task-retried"]
+    retried = [event["timestamp"] for event in rig.events if event["type"] == "task-retried"]
     assert len(retried) == 2, f"failed after {len(retried)} retries"
     notification = Notification.objects.get()
     assert notification.message == REASON
     assert notification.timestamp.timestamp() > max(retried)
-    received = [event for event in lab.events if event["type"] == "task-received"]
+    received = [event for event in rig.events if event["type"] == "task-received"]
     # A retry is due a second after the attempt before it, whose end is told a little later.
     due = [dt.datetime.fromisoformat(event["eta"]).timestamp() for event in received if event.get("eta")]
     assert all(at <= end + 1 for at, end in zip(due, retried, strict=True)), f"due at {due}, retried at {retried}"
 
 
 @pytest.mark.broken_by(r"sent before the commit", file="demo_transaction.py", old=".delay_on_commit(", new=".delay(")
-def test_delay_on_commit_sends_the_task_when_the_transaction_is_committed(lab):
+def test_delay_on_commit_sends_the_task_when_the_transaction_is_committed(rig):
     """`delay_on_commit` sends the task when the transaction is committed, so the task finds the row."""
     user = User.objects.create(username="Kaia_Tennen")
     with transaction.atomic():
-        assert lab.savepoints("demo_transaction.py") == ["SAVEPOINT", "RELEASE SAVEPOINT"]
-        lab.same(lab.runs(AUDIT_NEW), [], "sent before the commit: {}")
-    (run,) = lab.finished(AUDIT_NEW)
+        assert rig.savepoints("demo_transaction.py") == ["SAVEPOINT", "RELEASE SAVEPOINT"]
+        rig.same(rig.runs(AUDIT_NEW), [], "sent before the commit: {}")
+    (run,) = rig.finished(AUDIT_NEW)
     assert told(user) == [("success", "Amarr Haulers has 7 members")], f"{run.state} with {run.exception or 'success'}"
-    assert re.search(r"INFO \[\S+\] Amarr Haulers has 7 members", lab.log_file("extensions.log"))
+    assert re.search(r"INFO \[\S+\] Amarr Haulers has 7 members", rig.log_file("extensions.log"))
 
 
 @pytest.mark.broken_by(
     r"the task's answer did not happen", file="demo_too_early.py", old=".delay(", new=".delay_on_commit("
 )
-def test_delay_inside_a_transaction_fails_on_the_row_that_is_not_there_yet(lab):
+def test_delay_inside_a_transaction_fails_on_the_row_that_is_not_there_yet(rig):
     """A worker faster than the commit does not find the row if `.delay()` is called inside the transaction."""
     user = User.objects.create(username="Kaia_Tennen")
     with transaction.atomic():
-        assert lab.savepoints("demo_too_early.py") == ["SAVEPOINT", "RELEASE SAVEPOINT"]
-        lab.wait(lambda: lab.log_file("extensions.log"), "the task's answer", timeout=4)
-    lab.finished(AUDIT)
+        assert rig.savepoints("demo_too_early.py") == ["SAVEPOINT", "RELEASE SAVEPOINT"]
+        rig.wait(lambda: rig.log_file("extensions.log"), "the task's answer", timeout=4)
+    rig.finished(AUDIT)
     assert EveCorporationInfo.objects.filter(corporation_id=98000003).exists()
     assert told(user) == [("danger", "Audit of corporation 98000003 failed")]
 
@@ -543,24 +543,24 @@ def test_delay_inside_a_transaction_fails_on_the_row_that_is_not_there_yet(lab):
     old="from celery.contrib.django.task import DjangoTask",
     new="from celery import Task as DjangoTask",
 )
-def test_a_base_class_keeps_delay_on_commit_only_if_it_is_a_django_task(lab):
+def test_a_base_class_keeps_delay_on_commit_only_if_it_is_a_django_task(rig):
     """A base class made from DjangoTask has `delay_on_commit`; one made from Task, as Auth's QueueOnce, has not."""
     from user_interface.tasks import audit_members
 
     assert not hasattr(Task, "delay_on_commit")
     assert not hasattr(QueueOnce, "delay_on_commit")
     assert audit_members.delay_on_commit
-    (run,) = lab.finished(AUDIT_NEW, after="demo_transaction.py")
+    (run,) = rig.finished(AUDIT_NEW, after="demo_transaction.py")
     assert run.state == "succeeded"
 
 
 @pytest.mark.broken_by(
     r"printed .*1 notifications", file="demo_rolled_back.py", old="with transaction.atomic():", new="if True:"
 )
-def test_a_notification_inside_a_failing_transaction_is_rolled_back(lab, another):
+def test_a_notification_inside_a_failing_transaction_is_rolled_back(rig, another):
     """A notification that is sent inside a transaction is gone when the task raises through it."""
     notify(another, "Audit 1")
-    lab.prints("demo_rolled_back.py", "EveCorporationInfo matching query does not exist.\n0 notifications\n")
+    rig.prints("demo_rolled_back.py", "EveCorporationInfo matching query does not exist.\n0 notifications\n")
 
 
 @pytest.mark.workers({"paused": True}, {"paused": True, "pool": "prefork"}, {"paused": True})
@@ -570,7 +570,7 @@ def test_a_notification_inside_a_failing_transaction_is_rolled_back(lab, another
     old="@shared_task\ndef",
     new="@shared_task(acks_late=True)\ndef",
 )
-def test_a_killed_worker_takes_the_notification_with_it(lab):
+def test_a_killed_worker_takes_the_notification_with_it(rig):
     """The message leaves Redis while the task runs; if its worker is killed then, no notification ever comes.
 
     Nobody runs the task again, be the pool of threads or of processes.
@@ -578,20 +578,20 @@ def test_a_killed_worker_takes_the_notification_with_it(lab):
     from user_interface.tasks import audit_members
 
     user = pilot()
-    *killed, last = range(len(lab.workers))
-    with lab.hold(AUDIT):
+    *killed, last = range(len(rig.workers))
+    with rig.hold(AUDIT):
         for worker in killed:
             audit_members.delay(98000001, user.pk)
-            lab.resume(worker)
-            lab.started(AUDIT, worker + 1)
-            lab.wait(lambda: not lab.redis.hlen("unacked"), "the message's deletion", timeout=4)
-            lab.kill(lab.workers[worker])
-    lab.resume(last)
+            rig.resume(worker)
+            rig.started(AUDIT, worker + 1)
+            rig.wait(lambda: not rig.redis.hlen("unacked"), "the message's deletion", timeout=4)
+            rig.kill(rig.workers[worker])
+    rig.resume(last)
     audit_members.delay(98999999, user.pk)
-    lab.finished(AUDIT)
-    assert (lab.waiting(), lab.redis.hlen("unacked")) == ({}, 0)
+    rig.finished(AUDIT)
+    assert (rig.waiting(), rig.redis.hlen("unacked")) == ({}, 0)
     assert told(user) == [("danger", FAILURE)], f"told {told(user)}"
-    runs = [(run.worker, run.state) for run in lab.runs(AUDIT)]
+    runs = [(run.worker, run.state) for run in rig.runs(AUDIT)]
     assert runs == [(f"worker_{worker:02d}", "started") for worker in killed] + [(f"worker_{last:02d}", "failed")]
 
 
@@ -602,9 +602,9 @@ def test_a_killed_worker_takes_the_notification_with_it(lab):
     old="audit_members.delay_on_commit(corporation_id, request.user.pk)",
     new="audit_members.delay(corporation_id, request.user.pk).get(timeout=1)",
 )
-def test_the_message_does_not_wait_for_a_worker(lab):
+def test_the_message_does_not_wait_for_a_worker(rig):
     """The message comes also while no worker runs; the task waits in Redis, and there is no notification yet."""
     user = pilot()
-    lab.same(alerts(Browser(lab.url, user).click(98000001)), [("info", PROMISE)], "the page shows {}")
-    lab.same(lab.waiting(), {"celery\x06\x165": 1}, "the task waits in {}")
+    rig.same(alerts(Browser(rig.url, user).click(98000001)), [("info", PROMISE)], "the page shows {}")
+    rig.same(rig.waiting(), {"celery\x06\x165": 1}, "the task waits in {}")
     assert told(user) == []

@@ -43,10 +43,10 @@ def log_in(name, character_id):
     return {"sessionid": client.cookies["sessionid"].value}
 
 
-def post(lab, view, corporation_id=98000001, cookies=None):
+def post(rig, view, corporation_id=98000001, cookies=None):
     """Post to a view as a browser does."""
     return requests.post(
-        lab.url + reverse(f"when_to_use:{view}", args=[corporation_id]),
+        rig.url + reverse(f"when_to_use:{view}", args=[corporation_id]),
         cookies={"csrftoken": CSRF, **(cookies or {})},
         headers={"X-CSRFToken": CSRF},
         timeout=60,
@@ -66,48 +66,48 @@ def members():
 
 
 @pytest.fixture
-def corporation(lab):
+def corporation(rig):
     return EveCorporationInfo.objects.create(corporation_id=98000001, corporation_name="Amarr Haulers")
 
 
 @pytest.mark.web
 @pytest.mark.broken_by(r"answered after 0\.", file="views.py", old="update_members(", new="update_members.delay(")
-def test_a_view_that_does_two_seconds_of_work_answers_after_two_seconds(lab, corporation):
+def test_a_view_that_does_two_seconds_of_work_answers_after_two_seconds(rig, corporation):
     """A view that does two seconds of work itself answers no earlier than after two seconds; no task is sent."""
     cookies = log_in("Aiko", 90000001)
     began = perf_counter()
-    response = post(lab, "update_inline", cookies=cookies)
+    response = post(rig, "update_inline", cookies=cookies)
     seconds = perf_counter() - began
     assert response.text == "The corporation is updated."
     assert seconds >= 2, f"answered after {seconds:.2f} s"
     assert members() == 42
-    assert lab.runs() == [], "a task was sent"
+    assert rig.runs() == [], "a task was sent"
 
 
 @pytest.mark.web
 @pytest.mark.broken_by(r"42 members", file="views.py", old="update_members.delay(", new="update_members(")
-def test_a_view_that_hands_the_work_to_a_task_does_not_wait_for_it(lab, corporation):
+def test_a_view_that_hands_the_work_to_a_task_does_not_wait_for_it(rig, corporation):
     """A view that hands the work to a task answers before it is done, however long it takes; a worker does it."""
-    with lab.hold(UPDATE):
-        response = post(lab, "update_by_task", cookies=log_in("Aiko", 90000001))
+    with rig.hold(UPDATE):
+        response = post(rig, "update_by_task", cookies=log_in("Aiko", 90000001))
         done = members()
         assert response.text == "The update is on its way."
         assert done is None, f"{done} members by the time of the answer"
-        (run,) = lab.started(UPDATE)
+        (run,) = rig.started(UPDATE)
         assert run.worker == "worker_00"
-    lab.finished(UPDATE)
+    rig.finished(UPDATE)
     assert members() == 42, "the work was not done"
 
 
 @pytest.mark.web
 @pytest.mark.broken_by(r"answered 500", file="views.py", old="update_members.delay(", new="update_members(")
-def test_a_user_who_has_the_answer_does_not_learn_of_a_failure(lab, corporation):
+def test_a_user_who_has_the_answer_does_not_learn_of_a_failure(rig, corporation):
     """When the task fails later, the user has long had the answer that the update is on its way."""
-    with lab.hold(UPDATE):
-        response = post(lab, "update_by_task", corporation_id=98999999, cookies=log_in("Aiko", 90000001))
+    with rig.hold(UPDATE):
+        response = post(rig, "update_by_task", corporation_id=98999999, cookies=log_in("Aiko", 90000001))
         assert response.status_code == 200, f"answered {response.status_code}"
         assert response.text == "The update is on its way."
-    (run,) = lab.finished(UPDATE)
+    (run,) = rig.finished(UPDATE)
     assert run.exception == "DoesNotExist('EveCorporationInfo matching query does not exist.')"
 
 
@@ -115,12 +115,12 @@ def test_a_user_who_has_the_answer_does_not_learn_of_a_failure(lab, corporation)
 @pytest.mark.broken_by(
     r"answered 200", file="views.py", old="@require_POST\ndef update_by_task", new="def update_by_task"
 )
-def test_a_link_starts_nothing_where_post_is_required(lab, corporation):
+def test_a_link_starts_nothing_where_post_is_required(rig, corporation):
     """With `@require_POST` a link, which is followed with GET, starts nothing."""
     client = browser()
     for view in ("update_by_task", "update_inline"):
-        lab.same(client.get(reverse(f"when_to_use:{view}", args=[98000001])).status_code, 405, "answered {}")
-    assert (members(), lab.runs()) == (None, [])
+        rig.same(client.get(reverse(f"when_to_use:{view}", args=[98000001])).status_code, 405, "answered {}")
+    assert (members(), rig.runs()) == (None, [])
 
 
 @pytest.mark.web
@@ -130,67 +130,67 @@ def test_a_link_starts_nothing_where_post_is_required(lab, corporation):
     old=HOOK,
     new=PUBLIC_HOOK,
 )
-def test_auth_lets_no_one_start_the_task_without_a_login_and_a_main(lab, corporation):
+def test_auth_lets_no_one_start_the_task_without_a_login_and_a_main(rig, corporation):
     """Views that a `UrlHook` registers start nothing for a visitor who has no login, or no main character."""
     client = Client()
     client.force_login(AuthUtils.create_user("Bo"))
     for cookies in ({}, {"sessionid": client.cookies["sessionid"].value}):
-        lab.same(post(lab, "update_by_task", cookies=cookies).status_code, 302, "answered {}")
+        rig.same(post(rig, "update_by_task", cookies=cookies).status_code, 302, "answered {}")
     welcome.delay(98000001)
-    lab.finished(WELCOME)
-    assert [run.name for run in lab.runs()] == [WELCOME], "the update was started"
+    rig.finished(WELCOME)
+    assert [run.name for run in rig.runs()] == [WELCOME], "the update was started"
 
 
 @pytest.mark.broken_by(
     r"update_by_task: .* 2 s or more", file="views.py", old="update_members.delay(", new="update_members("
 )
-def test_either_way_the_work_is_done(lab, caplog):
+def test_either_way_the_work_is_done(rig, caplog):
     """The work is done all the same, in the view or by the task, and leaves the same result."""
-    lab.prints(
+    rig.prints(
         "demo.py",
         "update_inline: The corporation is updated. It took 2 s or more.\n"
         "update_by_task: The update is on its way. It took less than 2 s.\n",
     )
-    lab.finished(UPDATE)
+    rig.finished(UPDATE)
     assert caplog.messages.count("Amarr Haulers has 42 members") == 1, "the view did not do it"
-    worker = lab.printed(lab.workers[0])
+    worker = rig.printed(rig.workers[0])
     assert re.search(r"INFO \[when_to_use\.tasks:\d+\] Amarr Haulers has 42 members\n", worker), "the worker did not"
     assert members() == 42
 
 
 @pytest.mark.broken_by(r"sent \[\] before", file="demo_too_early.py", old=".delay(", new=".delay_on_commit(")
-def test_a_task_started_before_the_commit_does_not_find_the_row(lab):
+def test_a_task_started_before_the_commit_does_not_find_the_row(rig):
     """A task that is started inside a transaction can run before the commit, and then does not find the new row."""
     with transaction.atomic():
-        assert lab.savepoints("demo_too_early.py") == ["SAVEPOINT", "RELEASE SAVEPOINT"]
-        lab.same([run.args for run in lab.runs()], ["(98000002,)"], "sent {} before the commit")
-        (run,) = lab.finished(WELCOME)
+        assert rig.savepoints("demo_too_early.py") == ["SAVEPOINT", "RELEASE SAVEPOINT"]
+        rig.same([run.args for run in rig.runs()], ["(98000002,)"], "sent {} before the commit")
+        (run,) = rig.finished(WELCOME)
     assert run.exception == "DoesNotExist('EveCorporationInfo matching query does not exist.')"
     assert EveCorporationInfo.objects.get(corporation_id=98000002).corporation_name == "Caldari Miners"
 
 
 @pytest.mark.broken_by(r"sent before the commit", file="demo_on_commit.py", old=".delay_on_commit(", new=".delay(")
-def test_delay_on_commit_sends_the_task_after_the_commit(lab):
+def test_delay_on_commit_sends_the_task_after_the_commit(rig):
     """`.delay_on_commit()` sends the task after the commit, so that it finds the row."""
     with transaction.atomic():
-        assert lab.savepoints("demo_on_commit.py") == ["SAVEPOINT", "RELEASE SAVEPOINT"]
-        lab.finished(WELCOME, after="demo_too_early.py")
-        lab.same([run.args for run in lab.runs()], ["(98000002,)"], "sent before the commit: {}")
-    lab.finished(WELCOME, 2)
-    assert {run.args: run.state for run in lab.runs()} == {"(98000002,)": "failed", "(98000003,)": "succeeded"}
-    assert re.search(r"INFO \[when_to_use\.tasks:\d+\] Welcome, Gallente Traders\n", lab.log_file("extensions.log"))
+        assert rig.savepoints("demo_on_commit.py") == ["SAVEPOINT", "RELEASE SAVEPOINT"]
+        rig.finished(WELCOME, after="demo_too_early.py")
+        rig.same([run.args for run in rig.runs()], ["(98000002,)"], "sent before the commit: {}")
+    rig.finished(WELCOME, 2)
+    assert {run.args: run.state for run in rig.runs()} == {"(98000002,)": "failed", "(98000003,)": "succeeded"}
+    assert re.search(r"INFO \[when_to_use\.tasks:\d+\] Welcome, Gallente Traders\n", rig.log_file("extensions.log"))
 
 
 @pytest.mark.broken_by(r"sent \['", file="demo_on_commit.py", old=".delay_on_commit(", new=".delay(")
-def test_after_a_rollback_delay_on_commit_sends_nothing(lab):
+def test_after_a_rollback_delay_on_commit_sends_nothing(rig):
     """When the transaction is rolled back, `.delay_on_commit()` sends nothing; a `.delay()` has been sent already."""
     with transaction.atomic():
-        lab.demo("demo_on_commit.py")
-        lab.demo("demo_too_early.py")
+        rig.demo("demo_on_commit.py")
+        rig.demo("demo_too_early.py")
         transaction.set_rollback(True)
     welcome.delay(0)
-    lab.finished(WELCOME, 2)
-    lab.same([run.args for run in lab.runs() if run.args != "(0,)"], ["(98000002,)"], "sent {}")
+    rig.finished(WELCOME, 2)
+    rig.same([run.args for run in rig.runs() if run.args != "(0,)"], ["(98000002,)"], "sent {}")
 
 
 @pytest.mark.broken_by(
@@ -199,30 +199,30 @@ def test_after_a_rollback_delay_on_commit_sends_nothing(lab):
     old="EveCorporationInfo.objects.create(",
     new="__import__('django.db').db.transaction.atomic().__enter__()\nEveCorporationInfo.objects.create(",
 )
-def test_without_a_transaction_delay_on_commit_sends_at_once(lab):
+def test_without_a_transaction_delay_on_commit_sends_at_once(rig):
     """Outside a transaction `.delay_on_commit()` sends the task at once; in either case it returns nothing."""
     with transaction.atomic():
-        lab.demo("demo_no_transaction.py")
-        assert lab.runs() == [], "sent inside a transaction"
+        rig.demo("demo_no_transaction.py")
+        assert rig.runs() == [], "sent inside a transaction"
         transaction.set_rollback(True)
-    lab.demo("demo_no_transaction.py")
-    lab.same([run.args for run in lab.runs()], ["(98000004,)"], "sent {}")
-    (run,) = lab.finished(WELCOME)
+    rig.demo("demo_no_transaction.py")
+    rig.same([run.args for run in rig.runs()], ["(98000004,)"], "sent {}")
+    (run,) = rig.finished(WELCOME)
     assert run.state == "succeeded"
-    assert "] Welcome, Minmatar Smiths\n" in lab.log_file("extensions.log")
+    assert "] Welcome, Minmatar Smiths\n" in rig.log_file("extensions.log")
     assert welcome.delay_on_commit(98000004) is None
     with transaction.atomic():
         assert welcome.delay_on_commit(98000004) is None
-    lab.finished(WELCOME, 3)
+    rig.finished(WELCOME, 3)
 
 
 @pytest.mark.workers
 @pytest.mark.broken_by(r"0 messages wait", file="views.py", old="update_members.delay(", new="update_members(")
-def test_without_a_worker_the_view_gives_the_same_answer(lab, corporation):
+def test_without_a_worker_the_view_gives_the_same_answer(rig, corporation):
     """A view that starts a task does not notice that no worker runs: it answers the same, and the message waits."""
     response = browser().post(reverse("when_to_use:update_by_task", args=[98000001]))
     assert response.content == b"The update is on its way."
-    lab.same(sum(lab.waiting().values()), 1, "{} messages wait")
+    rig.same(sum(rig.waiting().values()), 1, "{} messages wait")
 
 
 @pytest.mark.workers
@@ -230,10 +230,10 @@ def test_without_a_worker_the_view_gives_the_same_answer(lab, corporation):
 @pytest.mark.broken_by(
     r"raised after 0\.[0-3]", conf={"task_publish_retry_policy": {"max_retries": 1, "interval_start": 0}}
 )
-def test_when_the_broker_refuses_starting_a_task_raises_after_some_tries(lab, corporation):
+def test_when_the_broker_refuses_starting_a_task_raises_after_some_tries(rig, corporation):
     """When the broker refuses connections, a `.delay()` tries for half a second, then raises `OperationalError`."""
     client = browser()
-    with lab.refused(cache=False):
+    with rig.refused(cache=False):
         began = perf_counter()
         with pytest.raises(OperationalError):
             client.post(reverse("when_to_use:update_by_task", args=[98000001]))
@@ -250,10 +250,10 @@ def test_when_the_broker_refuses_starting_a_task_raises_after_some_tries(lab, co
     "from allianceauth.services.tasks import DjangoBackend\n"
     "DjangoBackend.raise_or_lock = lambda *args, **options: None\n",
 )
-def test_a_queue_once_task_asks_the_cache_first_and_raises_another_error(lab):
+def test_a_queue_once_task_asks_the_cache_first_and_raises_another_error(rig):
     """A `QueueOnce` task asks the cache for its lock first: where that refuses, it raises `redis.ConnectionError`."""
     once = current_app.task(base=QueueOnce, name="when_to_use.tasks.welcome_once")(welcome.run)
-    with lab.refused(cache=True), pytest.raises(Exception, match="refused") as raised:
+    with rig.refused(cache=True), pytest.raises(Exception, match="refused") as raised:
         once.delay(98000001)
     assert raised.type is redis.ConnectionError, f"raised {raised.type.__module__}.{raised.type.__name__}"
 
@@ -269,11 +269,11 @@ def test_a_queue_once_task_asks_the_cache_first_and_raises_another_error(lab):
     "read = runpy.run_path\n"
     "runpy.run_path = lambda path: read(path) | {'CACHES': CACHES}\n",
 )
-def test_auths_settings_put_broker_and_cache_on_one_server_and_sessions_into_the_cache(lab):
+def test_auths_settings_put_broker_and_cache_on_one_server_and_sessions_into_the_cache(rig):
     """Auth's settings put broker and cache into two databases of one Redis server, and sessions into the cache."""
     auths = runpy.run_path(base.__file__)
     addresses = [urlsplit(auths["BROKER_URL"]), urlsplit(auths["CACHES"]["default"]["LOCATION"])]
-    lab.same({address.port for address in addresses}, {6379}, "ports {}")
+    rig.same({address.port for address in addresses}, {6379}, "ports {}")
     assert {address.hostname for address in addresses} == {"localhost", "127.0.0.1"}
     assert [address.path for address in addresses] == ["/0", "/1"]
     assert (auths["SESSION_ENGINE"], settings.SESSION_ENGINE) == ("django.contrib.sessions.backends.cached_db",) * 2
@@ -288,10 +288,10 @@ def test_auths_settings_put_broker_and_cache_on_one_server_and_sessions_into_the
     "from django.conf import settings\n"
     "settings.SESSION_ENGINE = 'django.contrib.sessions.backends.db'\n",
 )
-def test_a_logged_in_page_raises_before_its_view_where_the_cache_refuses_too(lab, corporation):
+def test_a_logged_in_page_raises_before_its_view_where_the_cache_refuses_too(rig, corporation):
     """Auth keeps sessions in the cache: where it refuses too, a page raises `ConnectionError` for who is logged in."""
     client = browser()
-    with lab.refused(cache=True):
+    with rig.refused(cache=True):
         with pytest.raises(redis.ConnectionError):
             client.post(reverse("when_to_use:update_inline", args=[98000001]))
         assert Client(SERVER_NAME="127.0.0.1").get("/").status_code == 302
@@ -300,7 +300,7 @@ def test_a_logged_in_page_raises_before_its_view_where_the_cache_refuses_too(lab
 
 @pytest.mark.workers
 @pytest.mark.broken_by(r"celery.beat", conf={"beat_scheduler": "celery.beat:PersistentScheduler"})
-def test_auth_itself_uses_beat_for_what_recurs(lab):
+def test_auth_itself_uses_beat_for_what_recurs(rig):
     """Auth itself uses beat for what recurs, such as the check of every character's owner each four hours."""
     assert current_app.conf.beat_scheduler == "allianceauth.crontab.schedulers.OffsetDatabaseScheduler"
     entry = settings.CELERYBEAT_SCHEDULE["check_all_character_ownership"]

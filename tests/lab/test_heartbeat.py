@@ -91,7 +91,7 @@ def late(tmp_path: Path) -> LateBed:
 
 def claim(name: str, body: str, tolerance: float | None = 0.3) -> str:
     mark = f"@pytest.mark.timed({tolerance})\n" if tolerance else ""
-    return f'{mark}def test_{name}(lab):\n    """A claim."""\n    {body}\n'
+    return f'{mark}def test_{name}(rig):\n    """A claim."""\n    {body}\n'
 
 
 @pytest.mark.parametrize("part", ["worker", "test"])

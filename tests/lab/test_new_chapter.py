@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lab.bench import Lab as Fixture
 from lab.paths import ROOT
 from lab.plugin import _MARKERS
+from lab.rig import Rig as Fixture
 from tests.bed import PATIENCE, Bed
 from tests.site_bed import SiteBed
 

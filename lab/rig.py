@@ -1,4 +1,4 @@
-"""The bench a test stands on: the `lab` fixture's object."""
+"""What a test stands on: the `rig` fixture's object."""
 
 import contextlib
 import importlib
@@ -26,7 +26,7 @@ from lab.stage import Stage, Stages, WorkerSpec, queue_keys
 from lab.told import Told
 
 
-class Lab:
+class Rig:
     """What a claim's test can do: look at events, Redis and logs, wait with a deadline, add workers and beat."""
 
     def __init__(self, stages: Stages, stage: Stage, chapter: str) -> None:
