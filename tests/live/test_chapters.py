@@ -20,6 +20,8 @@ def test_each_block_runs_as_it_stands_and_gives_the_recorded_output(
     browser: Browser, live: Server, chapter: str
 ) -> None:
     reader = Reader(browser, live, chapter)
+    # A reader opens what is folded: whole files.
+    reader.page.evaluate("for (const folded of document.querySelectorAll('main details')) folded.open = true")
     figures = reader.page.locator("figure.block:has(.live-run)")
     assert figures.count() > 1
     outputs = {}
