@@ -52,15 +52,23 @@ def settled(records: list[Record], runs: list[TaskRun]) -> list[Record]:
 def _by_chance(first: Record, second: Record, known: dict[str, TaskRun]) -> bool:
     """Whether chance alone decided which of two records came first.
 
-    It did where they are of two tasks that were in the worker's hands at the same time, and nearly simultaneous: from
-    its receipt to its end a task is with the worker's threads, and any of them may come first.
+    It did where they are nearly simultaneous, and of two tasks that were in the worker's hands at the same time: from
+    its receipt to its end a task is with the worker's threads, and any of them may come first. So it did where they are
+    of two chains that were sent at nearly the same time: how soon the second one follows, the sender's machine decides.
     """
     one, other = known.get(first.task), known.get(second.task)
     if not one or not other or one is other:
         return False
     received = max(one.received or 0, other.received or 0)
     ended = min(_LATE if run.ended is None else run.ended for run in (one, other))
-    return received < ended and abs(second.at - first.at) < _TOGETHER
+    return (received < ended or _side_by_side(one, other, known)) and abs(second.at - first.at) < _TOGETHER
+
+
+def _side_by_side(one: TaskRun, other: TaskRun, known: dict[str, TaskRun]) -> bool:
+    """Whether two tasks, of which at least one is a later link, are of two chains that were sent together."""
+    starts = [known.get(run.root, run) for run in (one, other)]
+    apart = abs((starts[0].sent or 0) - (starts[1].sent or 0))
+    return starts[0] is not starts[1] and (one.parent in known or other.parent in known) and apart < _TOGETHER
 
 
 def _places(runs: list[TaskRun]) -> dict[str, tuple[int, float, float]]:

@@ -67,6 +67,17 @@ def test_links_of_chains_stand_by_their_number_then_by_when_their_chain_was_sent
     assert ends(chains[::-1]) == ["a sent", "b sent", "c sent", "d sent"]
 
 
+def test_links_of_two_chains_that_were_sent_together_stand_by_their_number_though_one_chain_had_ended_before() -> None:
+    chains = [
+        run("a", 0.0, received=0.01, ended=0.02, root="a"),
+        run("b", 0.01, received=0.05, ended=0.06, root="b"),
+        run("c", 0.02, received=0.03, ended=0.04, root="a", parent="a"),
+    ]
+    assert shown([record("a", 0.02), record("c", 0.03), record("b", 0.05)], *chains) == "abc"
+    later = [chains[0], run("b", 0.3, received=0.35, ended=0.36, root="b"), chains[2]]
+    assert shown([record("a", 0.02), record("c", 0.03), record("b", 0.35)], *later) == "acb"
+
+
 def test_a_chain_of_thousands_of_links_has_an_order() -> None:
     links = [run(str(number), number, root="0", parent=str(number - 1)) for number in range(2000)]
     assert [found.task for found in settled([record("1999"), record("1998")], links)] == ["1998", "1999"]
