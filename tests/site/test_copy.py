@@ -71,6 +71,7 @@ def _copy(browser: Browser, site: str, chapter: str) -> dict[str, str]:
     page = context.new_page()
     page.goto(urljoin(site, f"{chapter}.html"), wait_until="networkidle")
     parts: dict[str, set[tuple[int, str]]] = defaultdict(set)
+    page.locator("details.whole").evaluate_all("all => all.forEach(one => { one.open = true; })")
     for block in page.locator("figure.block").all():
         entry = listed[block.get_attribute("id")]
         block.get_by_role("button", name="Copy").click()
@@ -78,7 +79,8 @@ def _copy(browser: Browser, site: str, chapter: str) -> dict[str, str]:
         original = (ROOT / entry["file"]).read_text().splitlines()
         assert text == "\n".join(original[number - 1] for number in entry["lines"]).rstrip("\n")
         _, app, name = entry["file"].split("/", 2)
-        if app == chapter:
+        # A whole file that is folded away stands beside the parts of it.
+        if app == chapter and not entry["anchor"].startswith("whole-"):
             parts[name].add((entry["lines"][0], text))
     context.close()
     # Parts of one file are pasted in the order in which the file has them; a part shown twice is pasted once.
@@ -86,8 +88,11 @@ def _copy(browser: Browser, site: str, chapter: str) -> dict[str, str]:
 
 
 def _calls(chapter: str) -> dict[str, str]:
-    """Return the calls of a page in their order: file name to the output that the page shows."""
-    calls = dict(_CALL.findall((HTML / f"{chapter}.md").read_text()))
+    """Return the calls of a page in their order: file name to the output of the page's own kernel."""
+    blocks = json.loads((HTML / "evidence.json").read_text())["blocks"]
+    called = {Path(block["file"]).name for block in blocks if block["page"] == chapter and block["kind"] == "call"}
+    shown = _CALL.findall((HTML / f"{chapter}.md").read_text())
+    calls = {file: output for file, output in shown if file in called}
     assert calls, "the page has no call"
     return calls
 
