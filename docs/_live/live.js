@@ -374,7 +374,7 @@ class Panel {
     this.bars = Array.from({ length: 10 }, (_, level) => {
       const bar = make("span", { class: "live-bar-fill" });
       const count = make("span", { class: "live-count" });
-      const name = make("span", { class: "live-level" }, make("span", { class: "visually-hidden" }, "priority "), String(level));
+      const name = make("span", { class: "live-level" }, make("span", { class: "hidden" }, "priority "), String(level));
       this.levels.append(make("li", {}, count, make("span", { class: "live-bar-track" }, bar), name));
       return { bar, count };
     });
@@ -402,7 +402,7 @@ class Panel {
     this.bars.forEach(({ bar, count }, level) => {
       const waiting = broker.waiting?.[level] ?? 0;
       // Empty levels say so to those who hear them only.
-      count.replaceChildren(waiting ? String(waiting) : make("span", { class: "visually-hidden" }, "0"));
+      count.replaceChildren(waiting ? String(waiting) : make("span", { class: "hidden" }, "0"));
       bar.style.blockSize = `${(100 * waiting) / most}%`;
     });
     const rows = [["held, not acknowledged", broker.taken ?? 0], ["held for a countdown", broker.scheduled ?? 0], ["locks", (broker.locks ?? []).join(", ") || "none"]];
