@@ -1,0 +1,21 @@
+// Simulated time, and stacks that can be switched: what `jspi.py` calls `js.clock`. One for the Web Worker and the build.
+
+// Python is slower here than on a server, and busy machines differ: of the time that computing takes a tenth counts.
+const PACE = 0.1;
+
+export const possible = () => typeof WebAssembly.Suspending === "function" && typeof WebAssembly.promising === "function";
+
+// `failed` is told what ended a stack that nobody waits for.
+export const install = (scope, failed) => {
+  const real = performance.now.bind(performance);
+  const began = { real: real(), date: Date.now() };
+  let skipped = 0;
+  const passed = () => (real() - began.real) * PACE + skipped;
+  performance.now = () => began.real + passed();
+  Date.now = () => began.date + passed();
+  scope.clock = {
+    skip: (ms) => { skipped += ms; },
+    gate: () => Promise.withResolvers(),
+    spawn: (body) => { Promise.resolve().then(() => body.callPromising()).catch(failed).finally(() => body.destroy()); },
+  };
+};
