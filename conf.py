@@ -12,8 +12,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
-from lab import kernelspec  # noqa: E402
 from lab.guard import Guard  # noqa: E402
+from lab.pages import kernelspec  # noqa: E402
 from lab.paths import BUILD  # noqa: E402
 
 # jsonschema, which comes with jupyter-sphinx, compiles a grammar of URIs for two seconds if it finds this one.
@@ -48,7 +48,7 @@ myst_heading_anchors = 3
 
 # The kernel that executes the calls. It is known to this build alone.
 _kernelspecs = BUILD / "kernelspecs"
-kernelspec.write(_kernelspecs)
+kernelspec.write(_kernelspecs, "built")
 os.environ["JUPYTER_PATH"] = os.pathsep.join([str(_kernelspecs), os.environ.get("JUPYTER_PATH", "")]).rstrip(os.pathsep)
 # Nothing of the user's own Jupyter is written; the guard removes the folder when the build has ended.
 os.environ["JUPYTER_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="celery-faq-")
@@ -60,7 +60,7 @@ jupyter_execute_default_kernel = kernelspec.NAME
 jupyter_execute_kwargs = {
     "timeout": 180,
     "startup_timeout": 120,
-    "kernel_manager_class": "lab.sockets.Manager",
+    "kernel_manager_class": "lab.pages.sockets.BuildManager",
     "allow_errors": True,
     "coalesce_streams": True,
     "store_widget_state": False,

@@ -19,7 +19,7 @@ nox.options.error_on_missing_interpreters = True
 
 ROOT = Path(__file__).resolve().parent
 LOCK = ROOT / "requirements.txt"
-HOME = ROOT / ".nox" / "lab"
+HOME = ROOT / ".nox" / "all"
 PYTHON = HOME / "bin" / "python"
 
 
@@ -112,7 +112,7 @@ def site(session: nox.Session) -> None:
 @nox.session(venv_backend="none", default=False)
 def live(session: nox.Session) -> None:
     """Read, edit and run the examples in your browser, on a broker and a worker of your own. Ctrl-C ends it."""
-    run(session, "-m", "lab.live", *session.posargs)
+    run(session, "-m", "lab.pages.server", *session.posargs)
 
 
 @nox.session(venv_backend="none", default=False)

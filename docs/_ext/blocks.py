@@ -14,9 +14,10 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import parselinenos
 from sphinx.util.docutils import SphinxDirective
 
-from lab.paths import EXAMPLES, ROOT
+from lab.paths import EXAMPLES
 
 from . import source
+from .kept import KERNEL
 from .markup import Markup
 from .proof import NOT_YET, Claim, Evidence, Lines, Stop
 
@@ -127,7 +128,7 @@ class CallDirective(_Shows, JupyterCell):
         path = self.file()
         # What the call prints depends on the tasks it calls and on the kernel.
         others = [file for file in path.parent.glob("*.py") if not file.name.startswith("test_")]
-        for other in (*others, ROOT / "lab" / "kernel.py", ROOT / "lab" / "worker_log.py"):
+        for other in (*others, *KERNEL):
             self.env.note_dependency(self.relative(other))
         self.arguments = [f"/../{path.relative_to(EXAMPLES.parent).as_posix()}"]
         text = path.read_text()

@@ -19,6 +19,8 @@ from lab.paths import BUILD, EXAMPLES, ROOT
 from .proof import NOT_YET
 
 _KEPT = BUILD / "doctrees" / "calls"
+# The kernel that executes calls, which decides on what they print.
+KERNEL = sorted(path for folder in ("pages", "pages/built") for path in (ROOT / "lab" / folder).glob("*.py"))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -70,6 +72,6 @@ def _failed(output: Any) -> bool:
 
 def _key(cells: list[Any]) -> str:
     files = [path for path in sorted(EXAMPLES.rglob("*.py")) if not path.name.startswith(("test_", "conftest"))]
-    files += [ROOT / "lab" / "kernel.py", ROOT / "lab" / "worker_log.py", ROOT / "requirements.txt"]
+    files += [*KERNEL, ROOT / "requirements.txt"]
     parts = [cell.source.encode() for cell in cells] + [path.read_bytes() for path in files if path.exists()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]

@@ -55,7 +55,7 @@ def start(*argv: str, root: Path = ROOT, under: Path | None = None) -> Server:
     log = tmp / "live.log"
     with log.open("w") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "lab.live", "--no-browser", *argv],
+            [sys.executable, "-m", "lab.pages.server", "--no-browser", *argv],
             cwd=root,
             stdout=out,
             stderr=out,

@@ -141,7 +141,7 @@ def test_a_cookie_from_an_earlier_start_is_worthless() -> None:
 
 def test_a_bind_to_more_than_loopback_needs_an_explicit_word() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "lab.live", "--ip", "0.0.0.0", "--no-browser"],
+        [sys.executable, "-m", "lab.pages.server", "--ip", "0.0.0.0", "--no-browser"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -156,7 +156,7 @@ def test_a_bind_to_more_than_loopback_needs_an_explicit_word() -> None:
 def test_a_port_in_use_is_one_sentence(live: Server) -> None:
     port = str(urlsplit(live.address).port)
     done = subprocess.run(
-        [sys.executable, "-m", "lab.live", "--port", port, "--no-browser"],
+        [sys.executable, "-m", "lab.pages.server", "--port", port, "--no-browser"],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -113,7 +113,7 @@ def test_a_kernel_that_dies_while_it_starts_is_replaced_without_a_word(browser: 
     starting = psutil.Process(server.process.pid)
 
     def kernels() -> list[psutil.Process]:
-        return [child for child in starting.children() if "lab.livekernel" in child.cmdline()]
+        return [child for child in starting.children() if "lab.pages.live" in child.cmdline()]
 
     until(kernels, "the start of the first kernel")
     for kernel in kernels():

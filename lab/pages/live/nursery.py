@@ -10,6 +10,7 @@ import os
 import signal
 from multiprocessing.connection import Connection
 
+from lab.errors import LabError
 from lab.stage import Stage, Stages, WorkerSpec
 
 _fork = multiprocessing.get_context("fork")
@@ -29,14 +30,12 @@ class Nursery:
         other.close()
 
     def worker(self) -> int:
-        """Fork a worker and return its process id; `LabError`-like `RuntimeError` if the nursery is gone."""
-        try:
+        """Fork a worker and return its process id; `LabError` if the nursery is gone."""
+        with contextlib.suppress(OSError, EOFError):
             self._line.send("worker")
             if self._line.poll(_PATIENCE):
                 return int(self._line.recv())
-        except (OSError, EOFError):
-            pass
-        raise RuntimeError("no new worker can be started: run again after a restart of the page's kernel")
+        raise LabError("no new worker can be started: run again after a restart of the page's kernel")
 
 
 def _serve(line: Connection, stages: Stages, stage: Stage) -> None:
@@ -44,9 +43,7 @@ def _serve(line: Connection, stages: Stages, stage: Stage) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Ended workers need no grave.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    stage.workers.clear()
     with contextlib.suppress(EOFError):
         while line.recv():
-            process = stages.add_worker(stage, WorkerSpec())
             stage.workers.clear()
-            line.send(process.pid)
+            line.send(stages.add_worker(stage, WorkerSpec()).pid)

@@ -32,5 +32,5 @@ def _path() -> str:
     return str(Path(os.environ["JUPYTER_RUNTIME_DIR"]) / secrets.token_hex(4))
 
 
-class Manager(Sockets, AsyncKernelManager):  # type: ignore[misc]
+class BuildManager(Sockets, AsyncKernelManager):  # type: ignore[misc]
     """Starts the kernel of a page that is built."""
