@@ -16,9 +16,6 @@ from lab.guard import Guard  # noqa: E402
 from lab.pages import kernelspec  # noqa: E402
 from lab.paths import BUILD  # noqa: E402
 
-# jsonschema, which comes with jupyter-sphinx, compiles a grammar of URIs for two seconds if it finds this one.
-sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
-
 project = "Celery FAQ for Alliance Auth"
 author = "the Celery FAQ’s authors"
 project_copyright = "MIT licence"
@@ -30,10 +27,12 @@ extensions = [
     "_ext.claims",
     "_ext.charts",
     "_ext.measured",
-    "_ext.anchors",
     "_ext.guards",
     "_ext.source",
+    "_ext.tables",
+    "_ext.colours",
     "_ext.head",
+    "_ext.links",
     "_ext.search",
     "_ext.machine",
     "_ext.unclaimed",
@@ -43,7 +42,7 @@ exclude_patterns = ["_ext", "measured"]
 templates_path = ["docs/_templates"]
 smartquotes = False
 nitpicky = True
-myst_enable_extensions = ["deflist"]
+myst_enable_extensions = ["deflist", "attrs_inline", "attrs_block"]
 myst_heading_anchors = 3
 
 # The kernel that executes the calls. It is known to this build alone.
@@ -80,16 +79,15 @@ _repository = next(
     "",
 )
 html_context = {
-    "default_mode": "auto",
     "repository": _repository.removesuffix(".git").rstrip("/"),
     "branch": os.environ.get("REPOSITORY_BRANCH") or os.environ.get("CI_DEFAULT_BRANCH") or "main",
 }
 
-html_theme = "sphinx_book_theme"
+# The pages' frame is docs/_templates/layout.html, their looks are site.css; Sphinx's own theme adds nothing.
+html_theme = "basic"
 html_title = project
 html_static_path = ["docs/_static"]
 html_css_files = ["site.css"]
-html_search_scorer = str(ROOT / "docs" / "_ext" / "scorer.js")
 html_js_files = [("site.js", {"defer": "defer"})]
 if tags.has("live"):  # type: ignore[name-defined]  # noqa: F821
     # Pages of the live server: an editor in each block. A published page has no trace of it.
@@ -106,32 +104,11 @@ html_use_index = False
 html_show_sphinx = False
 html_show_copyright = False
 html_permalinks_icon = "#"
-html_sidebars = {
-    "**": ["navbar-logo.html", "search-button-field.html", "sbt-sidebar-nav.html", "page-toc.html"],
-}
-html_theme_options = {
-    "home_page_in_toc": True,
-    "show_navbar_depth": 1,
-    "navbar_start": [],
-    "navbar_center": [],
-    "navbar_end": [],
-    "navbar_persistent": [],
-    "use_download_button": False,
-    "use_fullscreen_button": False,
-    # The margin on the right belongs to the proofs; the page's contents stand in the sidebar on the left.
-    "secondary_sidebar_items": [],
-    "toc_title": "On this page",
-    "article_footer_items": ["page-links.html"],
-    "pygments_light_style": "a11y-light",
-    "pygments_dark_style": "a11y-dark",
-    "footer_content_items": [],
-    "back_to_top_button": False,
-}
 
 
 def setup(app: object) -> None:
     """Write the pages anew when what makes them has changed; Sphinx does not look at that."""
-    made_with = ("docs/_ext/*.*", "docs/_templates/**/*.html", "docs/_static/*.*", "docs/_live/*.*", "lab/figure.py")
+    made_with = ("docs/_ext/*.*", "docs/_templates/*.html", "docs/_static/*.*", "docs/_live/*.*", "lab/figure.py")
     files = sorted(path for pattern in made_with for path in ROOT.glob(pattern))
     mark = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
     app.add_config_value("site_code", mark, "html")  # type: ignore[attr-defined]

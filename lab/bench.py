@@ -8,13 +8,13 @@ import runpy
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import redis
 
-from lab import heartbeat, processes, project
+from lab import figure, heartbeat, processes, project
 from lab.events import ENDS, TaskRun
 from lab.hold import hold
 from lab.stage import Stage, Stages, WorkerSpec, queue_keys
@@ -29,7 +29,7 @@ class Lab:
         self._chapter = chapter
         self._stage = stage
         self._recorder = stage.recorder
-        self.data: dict[str, Any] = {}
+        self.charts: dict[str, Any] = {}
         self._stopped: list[processes.Process] = []
         self._logs = {path: path.stat().st_size for path in self._log_folder.glob("*.log")}
         self._printed = {process.name: len(process.output()) for process in stage.processes}
@@ -199,9 +199,16 @@ class Lab:
         groups = {process.pid for process in [*self._stage.processes, *self._stopped]}
         return heartbeat.late(self._stages.run.folder, self._began, {os.getpgrp(), *groups})
 
-    def record(self, **data: Any) -> None:
-        """Keep figures' data with the claim's evidence; JSON values."""
-        self.data.update(data)
+    def chart(
+        self, name: str, kind: str, rows: Sequence[Sequence[Any]], values: Mapping[str, int | str], **more: Any
+    ) -> None:
+        """Record the chart `name` of the chapter's page as data; claims that give the same name each add their rows.
+
+        What the rows of a `kind` are, and what `more` it takes, `lab.figure` says: all of it is what JSON can hold.
+        `values` are what the chart's caption may name, where an int has a comma for the thousands.
+        """
+        figure.draw(kind, rows, **more)
+        self.charts[name] = {"kind": kind, "rows": rows, "more": more, "values": values}
 
     def logs(self) -> str:
         """Return the last of what every process of the stage printed, for a failure's report."""

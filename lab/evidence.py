@@ -15,12 +15,12 @@ from lab import statements
 from lab.paths import EVIDENCE, EXAMPLES, ROOT
 from lab.run import Run
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass
 class Claim:
-    """One claim's record. Seconds are wall time; `events` and `data` are what figures are drawn from.
+    """One claim's record. Seconds are wall time; `charts` are what `lab.bench.Lab.chart` recorded, by name.
 
     `void` says of each measurement that does not count how many seconds late the machine was.
     """
@@ -32,7 +32,7 @@ class Claim:
     seconds: float
     waiting: float
     events: list[dict[str, Any]]
-    data: dict[str, Any]
+    charts: dict[str, Any]
     void: list[float] = field(default_factory=list)
 
 

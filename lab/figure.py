@@ -1,34 +1,31 @@
 """Four kinds of figure as inline SVG: a timeline, an order, staircases, bars. Drawn from data, in the page's colours.
 
-Each takes data and returns a `Figure`: the drawing, and the data as a table for those who want numbers.
+`draw` takes a chart as data, which JSON can hold: its `kind`, its `rows`, and by name whatever else the function of
+that kind takes. Each returns a `Figure`: the drawing, and the data as a table for those who want numbers.
 """
 
 import html
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 WIDTH = 720
 _LEFT = 150
 _RIGHT = 20
 _ROW = 26
 _CHAR = 7.2
+_COLOURS = ("one", "two", "three")
 
 
 @dataclass
 class Figure:
-    """A drawing of `height`, and its data: column names and rows. `values` are the numbers that a caption may name."""
+    """A drawing of `height`, and its data: column names and rows. `legend` gives each colour its meaning."""
 
     body: list[str]
     height: float
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
-    legend: list[tuple[str, str]] = field(default_factory=list)
-    values: dict[str, str] = field(default_factory=dict)
-
-    def with_values(self, **values: object) -> "Figure":
-        """Return the figure with these values for its caption, numbers with a comma for the thousands."""
-        told = {name: f"{value:,}" if isinstance(value, int) else str(value) for name, value in values.items()}
-        return replace(self, values=told)
+    legend: Sequence[tuple[str, str]] = field(default_factory=list)
 
     def markup(self, name: str, title: str) -> str:
         """Return the figure as HTML; `title` is its text alternative."""
@@ -50,8 +47,7 @@ class Figure:
         )
 
 
-@dataclass
-class Bar:
+class Bar(NamedTuple):
     """A stretch of time in `group`, from `start` to `end` seconds; `kind` is its colour, `note` stands behind it."""
 
     group: str
@@ -121,8 +117,9 @@ def _axis(most: float, y: float, unit: str, top: float) -> tuple[list[str], floa
     return body, scale
 
 
-def timeline(bars: Sequence[Bar], unit: str = "seconds", legend: Sequence[tuple[str, str]] = ()) -> Figure:
-    """Draw what ran when: for each group as many lanes as it used."""
+def timeline(rows: Iterable[Sequence[Any]], legend: Sequence[tuple[str, str]] = ()) -> Figure:
+    """Draw what ran when: for each group as many lanes as it used. A row is a `Bar`, in this or in JSON's form."""
+    bars = [Bar(*row) for row in rows]
     groups = list(dict.fromkeys(bar.group for bar in bars))
     most = max(bar.end for bar in bars) * (1.15 if any(bar.note for bar in bars) else 1.02)
     height = 10.0
@@ -131,7 +128,7 @@ def timeline(bars: Sequence[Bar], unit: str = "seconds", legend: Sequence[tuple[
         packed = lanes((bar for bar in bars if bar.group == group), most / 50)
         placed.append((height, group, packed))
         height += len(packed) * _ROW + 12
-    body, scale = _axis(most, height, unit, 4)
+    body, scale = _axis(most, height, "seconds", 4)
     for top, group, packed in placed:
         body.append(text(_LEFT - 10, top + 17, group, "label", "end"))
         for number, lane in enumerate(packed):
@@ -145,18 +142,21 @@ def timeline(bars: Sequence[Bar], unit: str = "seconds", legend: Sequence[tuple[
                     body.append(text(x + width / 2, y + 17, label, f"on-{bar.kind}", "middle"))
                 if bar.note:
                     body.append(text(x + width + 6, y + 17, bar.note, "label"))
-    rows = [(bar.group, bar.label, f"{bar.start:.2f}", f"{bar.end:.2f}") for bar in bars]
-    return Figure(body, height + 40, ("where", "task", "started (s)", "ended (s)"), rows, list(legend))
+    table = [(bar.group, bar.label, f"{bar.start:.2f}", f"{bar.end:.2f}") for bar in bars]
+    return Figure(body, height + 40, ("where", "task", "started (s)", "ended (s)"), table, legend)
 
 
-def order(left: Sequence[str], right: Sequence[str], names: tuple[str, str], kinds: dict[str, str]) -> Figure:
-    """Draw two orders of the same things side by side, with a line from place to place."""
+def order(rows: Sequence[tuple[str, int, str]], names: tuple[str, str]) -> Figure:
+    """Draw two orders of the same things side by side, with a line from place to place.
+
+    There is a row for each thing, in the first order: what it is, its place in the second, from 1, and its colour.
+    `names` are those of the two orders.
+    """
     top, step = 34.0, 28.0
     x1, x2 = WIDTH * 0.32, WIDTH * 0.68
     body = [text(x1, 16, names[0], "label", "middle"), text(x2, 16, names[1], "label", "middle")]
-    for place, label in enumerate(left):
-        y, goal = top + place * step, top + right.index(label) * step
-        kind = kinds.get(label, "one")
+    for number, (label, place, kind) in enumerate(rows):
+        y, goal = top + number * step, top + (place - 1) * step
         body += [
             line(x1 + 12, y, x2 - 12, goal, f"link {kind}"),
             text(x1 - 4, y + 4, label, "label", "end"),
@@ -164,85 +164,84 @@ def order(left: Sequence[str], right: Sequence[str], names: tuple[str, str], kin
             f'<circle cx="{x1 + 8:.1f}" cy="{y:.1f}" r="4" class="{kind}"/>',
             f'<circle cx="{x2 - 8:.1f}" cy="{goal:.1f}" r="4" class="{kind}"/>',
         ]
-    rows = [(str(place + 1), label, str(right.index(label) + 1)) for place, label in enumerate(left)]
-    return Figure(body, top + len(left) * step, (names[0], "what", names[1]), rows)
+    table = [(str(number), label, str(place)) for number, (label, place, _) in enumerate(rows, 1)]
+    return Figure(body, top + len(rows) * step, (names[0], "what", names[1]), table)
 
 
 def staircase(
-    series: Mapping[str, Sequence[float]], unit: str, counted: str, marks: Sequence[tuple[float, str]] = ()
+    rows: Sequence[tuple[str, Sequence[float]]], counted: str, marks: Sequence[tuple[float, str]] = ()
 ) -> Figure:
-    """Draw how many things had happened by when, one staircase for each series; `marks` are instants with a name."""
-    most = max(*(max(instants) for instants in series.values()), *(at for at, _ in marks), 0.1) * 1.05
+    """Draw how many things had happened by when.
+
+    There is a row for each staircase: its name and the instants of its steps, in seconds. `marks` are instants with a
+    name, and `counted` is what the steps are.
+    """
+    most = max(*(max(instants) for _, instants in rows), *(at for at, _ in marks), 0.1) * 1.05
     top, bottom = 20.0, 260.0
-    count = max(len(instants) for instants in series.values())
+    count = max(len(instants) for _, instants in rows)
     rise = (bottom - top) / count
-    body, scale = _axis(most, bottom, unit, top)
+    body, scale = _axis(most, bottom, "seconds", top)
     for tick in ticks(count, 4):
         y = bottom - tick * rise
         body += [line(_LEFT, y, WIDTH - _RIGHT, y, "grid"), text(_LEFT - 8, y + 4, f"{tick:g}", "tick", "end")]
     body.append(text(_LEFT - 8, 12, counted, "tick", "end"))
-    kinds = ("one", "two", "three")
-    rows: list[Sequence[str]] = []
-    for kind, (name, instants) in zip(kinds, series.items(), strict=False):
+    table: list[Sequence[str]] = []
+    for kind, (name, instants) in zip(_COLOURS, rows, strict=False):
         path = f"M{_LEFT} {bottom}"
         for number, at in enumerate(sorted(instants), 1):
             path += f" H{_LEFT + at * scale:.1f} V{bottom - number * rise:.1f}"
-            rows.append((name, str(number), f"{at:.2f}"))
+            table.append((name, str(number), f"{at:.2f}"))
         body.append(f'<path d="{path}" class="stair {kind}"/>')
     for at, name in marks:
         x = _LEFT + at * scale
         body.append(line(x, top - 4, x, bottom, "mark"))
         body.append(text(x - 5, top + 8, name, "label", "end"))
-        rows.append((name, "", f"{at:.2f}"))
-    legend = [(kind, name) for kind, name in zip(kinds, series, strict=False)]
-    return Figure(body, bottom + 40, ("", counted, unit), rows, legend)
+        table.append((name, "", f"{at:.2f}"))
+    legend = [(kind, name) for kind, (name, _) in zip(_COLOURS, rows, strict=False)]
+    return Figure(body, bottom + 40, ("", counted, "seconds"), table, legend)
 
 
-def bars(series: dict[str, Sequence[float]], unit: str, counted: str, bins: Sequence[str] = ()) -> Figure:
-    """Draw heights side by side, one small panel below the other for each series; `bins` are the x axis's labels."""
-    most = max(max(heights) for heights in series.values()) or 1
+def bars(rows: Sequence[tuple[str, Sequence[float]]], unit: str, counted: str) -> Figure:
+    """Draw heights side by side, one small panel below the other.
+
+    There is a row for each panel: its name and the heights from 0 on of the x axis, which counts `unit`; `counted` is
+    what the heights are.
+    """
+    most = max(max(heights) for _, heights in rows) or 1
     panel, gap, top = 92.0, 44.0, 24.0
     body: list[str] = []
-    rows: list[Sequence[str]] = []
+    table: list[Sequence[str]] = []
     y = top
-    for kind, (name, heights) in zip(("one", "two", "three"), series.items(), strict=False):
+    for kind, (name, heights) in zip(_COLOURS, rows, strict=False):
         wide = (WIDTH - _LEFT - _RIGHT) / len(heights)
         body += [
             text(_LEFT - 10, y + panel / 2 + 4, name, "label", "end"),
             line(_LEFT, y + panel, WIDTH - _RIGHT, y + panel, "axis"),
         ]
-        peak = max(heights)
         for number, height in enumerate(heights):
-            label = bins[number] if bins else str(number)
-            rows.append((name, label, f"{height:g}"))
+            table.append((name, str(number), f"{height:g}"))
             if height:
                 tall = height / most * panel
                 x = _LEFT + number * wide
                 body.append(rect(x + wide * 0.08, y + panel - tall, max(wide * 0.84, 0.8), tall, kind))
+        peak = max(heights)
         at = _LEFT + (list(heights).index(peak) + 0.5) * wide
         tall = peak / most * panel
-        anchor = "start" if at < WIDTH * 0.75 else "end"
-        body.append(
-            text(
-                at + (wide / 2 + 4) * (1 if anchor == "start" else -1),
-                y + panel - tall + (10 if tall > panel / 2 else -6),
-                f"at most {peak:g}",
-                "tick",
-                anchor,
-            )
-        )
-        every = max(1, len(heights) // 6)
-        for number in range(0, len(heights), every):
-            body.append(
-                text(
-                    _LEFT + (number + 0.5) * wide,
-                    y + panel + 15,
-                    bins[number] if bins else str(number),
-                    "tick",
-                    "middle",
-                )
-            )
+        anchor, side = ("start", 1) if at < WIDTH * 0.75 else ("end", -1)
+        above = y + panel - tall + (10 if tall > panel / 2 else -6)
+        body.append(text(at + (wide / 2 + 4) * side, above, f"at most {peak:g}", "tick", anchor))
+        for number in range(0, len(heights), max(1, len(heights) // 6)):
+            body.append(text(_LEFT + (number + 0.5) * wide, y + panel + 15, str(number), "tick", "middle"))
         y += panel + gap
     body.append(text(WIDTH - _RIGHT, y - gap + 32, unit, "tick", "end"))
     body.append(text(_LEFT, 12, counted, "tick"))
-    return Figure(body, y - gap + 40, ("", unit, counted), rows)
+    return Figure(body, y - gap + 40, ("", unit, counted), table)
+
+
+KINDS: Mapping[str, Callable[..., Figure]]
+KINDS = {"timeline": timeline, "order": order, "staircase": staircase, "bars": bars}
+
+
+def draw(kind: str, rows: Sequence[Sequence[Any]], **more: Any) -> Figure:
+    """Return the figure of a chart; `KeyError` where there is no such kind, `TypeError` where it takes no such data."""
+    return KINDS[kind](rows, **more)

@@ -174,7 +174,7 @@ class Claims:
             seconds=round(report.duration, 3),
             waiting=round(bench.busy(), 3) if bench else 0.0,
             events=bench._recorder.as_record() if bench else [],
-            data=bench.data if bench else {},
+            charts=bench.charts if bench else {},
         )
         self.claims.append(claim)
 

@@ -94,11 +94,16 @@ class SiteBed:
         path.write_text(text)
 
     def prove(
-        self, *, not_executed: tuple[int, ...] = (), outcome: str = "passed", ran: tuple[int, ...] = (10,)
+        self,
+        *,
+        not_executed: tuple[int, ...] = (),
+        outcome: str = "passed",
+        ran: tuple[int, ...] = (10,),
+        charts: dict[str, object] | None = None,
     ) -> None:
         """Write evidence for the files as they are: every line executed, but for `not_executed` of tasks.py.
 
-        The claim is one that `ran` these lines of tasks.py, and the demos.
+        The claim is one that `ran` these lines of tasks.py, and the demos, and recorded these `charts`.
         """
         files = {}
         reader = coverage.Coverage(data_file=None, config_file=False)
@@ -119,7 +124,7 @@ class SiteBed:
             "seconds": 0.1,
             "waiting": 0.0,
             "events": [],
-            "data": {},
+            "charts": charts or {},
         }
         names = ("allianceauth", "celery", "kombu", "django", "celery-once", "python")
         chapter = {

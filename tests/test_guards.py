@@ -93,6 +93,16 @@ def test_what_a_stopped_build_had_read_is_written_by_the_next(site: SiteBed) -> 
     assert "Good day" in site.text()
 
 
+def test_a_new_page_or_title_stands_in_the_sidebar_of_every_page_though_no_other_has_changed(site: SiteBed) -> None:
+    assert site.build().code == 0
+    for title in ("Farewells", "Goodbyes"):
+        site.write("docs/farewells.md", f"# {title}\n")
+        site.write("docs/index.md", INDEX.replace("greetings", "greetings\nfarewells"))
+        built = site.build()
+        assert built.code == 0, built.told
+        assert title in site.text()
+
+
 def test_whatever_a_page_names_that_is_not_there_stops_the_build(site: SiteBed) -> None:
     page = PAGE.replace("test_greet_says_hello", "test_greet_sings").replace("greetings/tasks.py", "greetings/task.py")
     site.write("docs/greetings.md", page + "\n```{chart} pie\nA pie.\n```\n\n```{measured}\n```\n")
@@ -137,23 +147,12 @@ that: {mark}
     assert "5 sentences and table rows carry no claim: build/unclaimed/<page>.txt" in built.told
 
 
-FIGURES = """from lab import figure
-
-
-class Recipe:
-    claims = ("greetings/test_greet_says_hello",)
-
-    def draw(self, claim):
-        return figure.staircase({"said": [0.5, 1.0]}, "seconds", "hellos").with_values(count=1200)
-
-
-FIGURES = {"hellos": Recipe()}
-"""
+HELLOS = {"kind": "staircase", "rows": [["said", [0.5, 1]]], "more": {"counted": "hellos"}, "values": {"count": 1200}}
 
 
 def charts(site: SiteBed, *captions: str) -> list[int]:
     """Put charts with these captions on the page and return the lines on which they stand."""
-    site.write("docs/_ext/figures.py", FIGURES)
+    site.prove(charts={"hellos": HELLOS})
     page, lines = PAGE, []
     for caption in captions:
         lines.append(page.count("\n") + 2)

@@ -6,8 +6,6 @@ from typing import Any, ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import directives
-from jupyter_sphinx.ast import CellOutputNode, JupyterCell
-from jupyter_sphinx.execute import ExecuteJupyterCells
 from sphinx.application import Sphinx
 from sphinx.directives.code import LiteralIncludeReader
 from sphinx.transforms.post_transforms import SphinxPostTransform
@@ -17,6 +15,7 @@ from sphinx.util.docutils import SphinxDirective
 from lab.paths import EXAMPLES
 
 from . import source
+from .jupyter import CellOutputNode, ExecuteJupyterCells, JupyterCell
 from .kept import KERNEL
 from .markup import Markup
 from .proof import NOT_YET, Claim, Evidence, Lines, Stop
@@ -39,10 +38,8 @@ class Block(nodes.General, nodes.Element):
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register directives, the executing transform, and the evidence under each block."""
-    app.setup_extension("jupyter_sphinx")
-    app.setup_extension("_ext.kept")
-    app.setup_extension("_ext.markup")
-    app.registry.transforms.remove(ExecuteJupyterCells)
+    for other in ("jupyter", "kept", "markup"):
+        app.setup_extension(f"_ext.{other}")
     app.add_transform(ExecuteCalls)
     app.add_node(Block, html=(_visit_block, _depart_block))
     app.add_directive("block", BlockDirective)

@@ -1,6 +1,6 @@
-"""The directive `{chart} name`: a figure drawn from the evidence when the page is written; its body is the caption.
+"""The directive `{chart} name`: a figure of what the page's claims recorded under that name; its body is the caption.
 
-A caption's numbers are the figure's own: it names them, as in `{count} tasks`, and the page shows what was recorded.
+It is drawn when the page is written. A caption's numbers are the recorded ones: it names them, as in `{count} tasks`.
 """
 
 import re
@@ -11,11 +11,10 @@ from sphinx.application import Sphinx
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.docutils import SphinxDirective
 
-from lab.figure import Figure
+from lab import figure
 
-from .figures import FIGURES
 from .markup import Markup
-from .proof import NOT_YET, RUN, Evidence
+from .proof import NOT_YET, RUN, Claim, Evidence
 
 _PLACE = re.compile(r"\{(\w*)\}")
 # Not 'one', which is a pronoun as well, nor 'second', which is a unit.
@@ -29,49 +28,57 @@ _NUMBER = re.compile(
 
 
 class Chart(nodes.General, nodes.Element):
-    """Stands for a figure. Attributes: `name`, `caption`."""
+    """Stands for a figure. Attributes: `chapter`, `name`, `caption`."""
 
     def problem(self, evidence: Evidence) -> str:
         """Return why the figure can't be drawn, and the remedy."""
         name = self["name"]
-        if name not in FIGURES:
-            return f"there is no figure {name!r}. The figures are: {', '.join(FIGURES)}."
+        claims = self._claims(evidence)
+        if not claims:
+            return (
+                f"there is no figure {name!r}: no claim of {self['chapter']!r} has recorded its chart. Correct its "
+                f"name, or record it with lab.chart in a claim's test and {RUN} -- {self['chapter']}."
+            )
         if not self["caption"]:
             return f"the figure {name!r} has no text alternative. Write one line of it into the directive."
-        for key in FIGURES[name].claims:
-            problem = evidence.claim_problem(key)
-            if problem:
-                return f"the figure {name!r} is drawn from a claim's events: {problem}"
-        try:
-            figure = self.drawn(evidence)
-        except (KeyError, ValueError, IndexError, StopIteration) as error:
-            chapter = FIGURES[name].claims[0].split("/")[0]
-            return (
-                f"the figure {name!r} finds not what it needs in the evidence ({type(error).__name__}: {error}). "
-                f"Look at docs/_ext/figures.py and {RUN} -- {chapter}."
-            )
-        return self._caption_problem(figure)
+        found = [problem for claim in claims if (problem := evidence.claim_problem(claim.key))]
+        if found:
+            return f"the figure {name!r} is drawn from a claim: {found[0]}"
+        return self._caption_problem(self._values(evidence))
 
-    def _caption_problem(self, figure: Figure) -> str:
+    def _caption_problem(self, values: dict[str, str]) -> str:
         """Return what is wrong with the caption's numbers, and the remedy."""
-        given = ", ".join(f"{{{value}}}" for value in figure.values)
-        remedy = f"What was recorded for it is {given}; docs/_ext/figures.py may tell more."
+        given = ", ".join(f"{{{value}}}" for value in values)
+        remedy = f"What was recorded for it is {given}; its claim may record more."
         typed = _NUMBER.search(_PLACE.sub("", self["caption"]))
         if typed:
             return f"the caption of the figure {self['name']!r} has the number {typed[0]!r} typed into it. {remedy}"
-        unknown = [place for place in _PLACE.findall(self["caption"]) if place not in figure.values]
+        unknown = [place for place in _PLACE.findall(self["caption"]) if place not in values]
         if unknown:
             return f"the figure {self['name']!r} has no value {{{unknown[0]}}} for its caption. {remedy}"
         return ""
 
-    def drawn(self, evidence: Evidence) -> Figure:
-        """Return the figure."""
-        recipe = FIGURES[self["name"]]
-        return recipe.draw(*(evidence.claims[key] for key in recipe.claims))
+    def _claims(self, evidence: Evidence) -> list[Claim]:
+        """Return the claims that recorded the chart, in the order in which they stand in their file."""
+        chapter, name = self["chapter"], self["name"]
+        found = [claim for claim in evidence.claims.values() if claim.chapter == chapter and name in claim.charts]
+        return sorted(found, key=lambda claim: claim.line)
+
+    def _values(self, evidence: Evidence) -> dict[str, str]:
+        """Return what the caption may name, whole numbers with a comma for the thousands."""
+        recorded = [claim.charts[self["name"]]["values"] for claim in self._claims(evidence)]
+        values = [pair for part in recorded for pair in part.items()]
+        return {name: f"{value:,}" if isinstance(value, int) else value for name, value in values}
+
+    def drawn(self, evidence: Evidence) -> figure.Figure:
+        """Return the figure, with the rows of all claims that recorded it."""
+        parts = [claim.charts[self["name"]] for claim in self._claims(evidence)]
+        rows = [row for part in parts for row in part["rows"]]
+        return figure.draw(parts[0]["kind"], rows, **parts[0]["more"])
 
     def words(self, evidence: Evidence) -> str:
         """Return the caption with the recorded values in it; an ellipsis for each where the figure can't be drawn."""
-        values = {} if self.problem(evidence) else self.drawn(evidence).values
+        values = {} if self.problem(evidence) else self._values(evidence)
         return _PLACE.sub(lambda found: values.get(found[1], "…"), self["caption"])
 
 
@@ -83,7 +90,7 @@ class ChartDirective(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Make the node."""
-        node = Chart(name=self.arguments[0], caption=" ".join(" ".join(self.content).split()))
+        node = Chart(chapter=self.env.docname, name=self.arguments[0], caption=" ".join(" ".join(self.content).split()))
         node.line = self.lineno
         return [node]
 

@@ -1,4 +1,4 @@
-"""The role `{claim}`: a small number behind a sentence, and beside the paragraph the claim that proves it."""
+"""The role `{claim}`: a small number behind a sentence, and in the margin beside it the claim that proves it."""
 
 import html
 from typing import Any
@@ -11,11 +11,15 @@ from sphinx.util.docutils import SphinxRole
 from lab.paths import chapters
 
 from . import source
+from .markup import Markup
 from .proof import Claim, Evidence
 
 
 class ClaimMark(nodes.Inline, nodes.TextElement):
-    """The mark behind a sentence. Attributes: `key`, `chapter/test`; once resolved also `number` and `target`."""
+    """The mark behind a sentence.
+
+    Attributes: `key`, `chapter/test`; once resolved also `number`, `sentence`, and whether it was `told` before.
+    """
 
     def problem(self, evidence: Evidence) -> str:
         """Return why the claim may not be made, and the remedy."""
@@ -47,49 +51,34 @@ def setup(app: Sphinx) -> dict[str, bool]:
 
 
 class Notes(SphinxPostTransform):
-    """Numbers the marks of a page and puts the claims beside the paragraph."""
+    """Numbers the marks of a page and puts the claims beside their sentences."""
 
     default_priority = 401
     formats = ("html",)
 
     def run(self, **_: Any) -> None:
-        """Make one group of notes for each paragraph, list or table with marks."""
+        """Give each mark its number, and the first mark of a claim its note."""
         evidence = Evidence()
         numbers: dict[str, int] = {}
-        told: set[Claim] = set()
-        groups: dict[nodes.Element, list[tuple[int, Claim]]] = {}
         for mark in list(self.document.findall(ClaimMark)):
             if mark.problem(evidence):
                 continue
             claim = evidence.claims[mark["key"]]
-            number = numbers.setdefault(claim.key, len(numbers) + 1)
-            mark["number"], mark["target"] = number, f"proof-{number}"
-            mark["sentence"] = claim.sentence
+            first = claim.key not in numbers
+            mark["number"] = numbers.setdefault(claim.key, len(numbers) + 1)
+            mark["sentence"], mark["told"] = claim.sentence, not first
             _close_up(mark)
             # A claim is told once, where it comes up first; the number leads there from everywhere else.
-            if claim not in told:
-                told.add(claim)
-                groups.setdefault(_carrier(mark), []).append((number, claim))
-        for carrier, group in groups.items():
-            self._note(carrier, group)
+            if first:
+                note = Markup(html=self._note(mark["number"], claim))
+                _put(note, mark)
 
-    def _note(self, carrier: nodes.Element, group: list[tuple[int, Claim]]) -> None:
-        items = []
-        for number, claim in group:
-            link = html.escape(source.link(self.app, self.env.docname, claim))
-            items.append(
-                f'<li id="proof-{number}" value="{number}"><a href="{link}">{source.prose(claim.sentence)}</a> '
-                f'<span class="took">{claim.outcome}</span></li>'
-            )
-        plural = "s" if len(group) > 1 else ""
-        notes = nodes.raw(
-            "",
-            f'<details class="proofs"><summary>{len(group)} proof{plural}</summary><ol>{"".join(items)}</ol></details>',
-            format="html",
+    def _note(self, number: int, claim: Claim) -> str:
+        link = html.escape(source.link(self.app, self.env.docname, claim))
+        return (
+            f'<span class="note" id="claim-{number}" role="note"><b>{number}</b>'
+            f'<a href="{link}">{source.prose(claim.sentence)}</a></span>'
         )
-        wrapper = nodes.container(classes=["proven"])
-        carrier.replace_self(wrapper)
-        wrapper += [notes, carrier]
 
 
 def _close_up(mark: nodes.Element) -> None:
@@ -106,26 +95,32 @@ def _close_up(mark: nodes.Element) -> None:
         del parent[place]
 
 
-def _carrier(mark: nodes.Element) -> nodes.Element:
-    """Return the part of the page that the notes stand beside: the mark's outermost parent within its section."""
-    node = mark
-    while not isinstance(node.parent, nodes.section | nodes.document):
-        node = node.parent
-    if isinstance(node, nodes.title):
-        # A heading can't be wrapped: its section would have none. What follows it carries the proof.
-        follower = node.next_node(descend=False, siblings=True)
-        return follower if isinstance(follower, nodes.paragraph) else node
-    return node
+def _put(note: Markup, mark: nodes.Element) -> None:
+    """Put a note where it floats beside its sentence: behind the mark, before its table, or below its heading."""
+    outer: nodes.Element = mark
+    while not isinstance(outer, nodes.title | nodes.table | nodes.document):
+        outer = outer.parent
+    if isinstance(outer, nodes.table):
+        outer.parent.insert(outer.parent.index(outer), note)
+    elif isinstance(outer, nodes.title):
+        # The contents in the sidebar are copies of the headings.
+        follower = outer.next_node(descend=False, siblings=True)
+        if isinstance(follower, nodes.paragraph):
+            follower.insert(0, note)
+        else:
+            outer.parent.insert(outer.parent.index(outer) + 1, note)
+    else:
+        mark.parent.insert(mark.parent.index(mark) + 1, note)
 
 
 def _visit(self: Any, node: ClaimMark) -> None:
     # In the table of contents, which holds copies of the headings, a mark has no number and shows nothing.
     if "number" in node:
-        label = html.escape(f"Proof {node['number']}: {node['sentence']}")
-        self.body.append(
-            f'<sup class="claim"><a href="#{node["target"]}" title="{label}" aria-label="Proof {node["number"]}">'
-            f"{node['number']}</a></sup>"
-        )
+        number = node["number"]
+        # The keyboard reaches the note itself, next to its number: two stops for each claim would be one too many.
+        more = f'title="{html.escape(node["sentence"])}"' if node["told"] else 'tabindex="-1"'
+        # The joiner keeps the number on the line of what it stands behind.
+        self.body.append(f'&#8288;<sup><a href="#claim-{number}" aria-label="Claim {number}" {more}>{number}</a></sup>')
     raise nodes.SkipNode
 
 

@@ -33,24 +33,25 @@ def setup(app: Sphinx) -> dict[str, bool]:
 
 
 def outdated(app: Sphinx, env: BuildEnvironment) -> list[str]:
-    """Write all pages anew, without executing them, when the evidence has changed or the last build did not end well.
+    """Write all pages anew, without executing them, when what all of them show has changed: evidence, order, titles.
 
-    Sphinx keeps what it has read also when a build is stopped, and would not write it the next time.
+    Also when the last build did not end well: Sphinx keeps what it has read, and would not write it the next time.
     """
-    mark = _mark(app)
+    mark = Path(app.doctreedir) / "written"
     before = mark.read_text() if mark.exists() else ""
     mark.unlink(missing_ok=True)
-    return [] if before == Evidence().digest() else sorted(env.found_docs)
+    return [] if before == _shown_by_all(env) else sorted(env.found_docs)
 
 
 def written(app: Sphinx, exception: Exception | None) -> None:
-    """Note which evidence the pages were written from."""
+    """Note what the pages were written from."""
     if exception is None:
-        _mark(app).write_text(Evidence().digest())
+        (Path(app.doctreedir) / "written").write_text(_shown_by_all(app.env))
 
 
-def _mark(app: Sphinx) -> Path:
-    return Path(app.doctreedir) / "written"
+def _shown_by_all(env: BuildEnvironment) -> str:
+    titles = sorted((name, title.astext()) for name, title in env.titles.items())
+    return repr((Evidence().digest(), sorted(env.toctree_includes.items()), titles))
 
 
 def check(app: Sphinx, env: BuildEnvironment) -> None:

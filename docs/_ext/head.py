@@ -1,4 +1,4 @@
-"""What stands in the head of each page: descriptions, social cards, and only the scripts that a page needs."""
+"""What stands around each page's text: description, social card, styles and scripts, the way to other pages."""
 
 import html
 from pathlib import Path
@@ -6,27 +6,30 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from docutils import nodes
+from sphinx import addnodes
 from sphinx.application import Sphinx
 
-# jupyter-sphinx links these on every page: files for widgets and for Thebe, of which no page has any.
-_UNUSED = ("thebelab-helper.js", "thebelab.css", "jupyter-sphinx.css")
+# What Sphinx puts beside the pages for themes that need it. Ours does not: its pages load what conf.py names.
+_UNUSED = ["basic.css", "doctools.js", "documentation_options.js", "file.png", "language_data.js", "minus.png"]
+_UNUSED += ["plus.png", "pygments.css", "searchtools.js", "sphinx_highlight.js", "jupyter-sphinx.css", "thebelab*"]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Register the changes to a page's context; late, as the theme adds to it too."""
+    """Register the changes to a page's context; late, as other extensions add to it too."""
     app.connect("html-page-context", describe, priority=900)
     app.connect("html-page-context", trim, priority=901)
-    app.connect("html-page-context", find_again, priority=902)
+    app.connect("html-page-context", lead, priority=902)
+    app.connect("html-page-context", find_again, priority=903)
     app.connect("build-finished", prune)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
 def prune(app: Sphinx, error: Exception | None) -> None:
-    """Remove what the themes copy beside the pages and no page asks for: templates, and a megabyte of icons."""
+    """Remove what Sphinx copies beside the pages and no page asks for."""
     if error or app.builder.name != "html":
         return
     static = Path(app.outdir) / "_static"
-    for path in [*static.glob("*webpack-macros.html"), *static.glob("scripts/fontawesome*")]:
+    for path in [path for name in _UNUSED for path in static.glob(name)]:
         path.unlink()
 
 
@@ -39,7 +42,7 @@ def describe(
     app: Sphinx, pagename: str, _template: str, context: dict[str, Any], _doctree: nodes.document | None
 ) -> None:
     """Add the description for search engines, and the card that is shown where a link is shared."""
-    told = description(app, pagename)
+    told = description(app, pagename) or context.get("description", "")
     base = app.config.html_baseurl
     tags = {"name": {"description": told}} if told else {}
     title = app.env.titles[pagename].astext() if pagename in app.env.titles else context.get("title", "")
@@ -56,18 +59,30 @@ def describe(
     ]
     if context.get("markdown"):
         lines.append(f'<link rel="alternate" type="text/markdown" href="{context["markdown"]}">')
-    context["metatags"] = context.get("metatags", "") + "\n".join(lines) + "\n"
+    context["card"] = "\n".join(lines)
 
 
-def trim(_app: Sphinx, _page: str, _template: str, context: dict[str, Any], _doctree: nodes.document | None) -> None:
-    """Drop what is not used, and whatever would be fetched from another host."""
-
-    def needed(asset: Any) -> bool:
-        name = str(getattr(asset, "filename", asset) or "")
-        return not urlsplit(name).netloc and not any(unused in name for unused in _UNUSED)
-
+def trim(app: Sphinx, _page: str, _template: str, context: dict[str, Any], _doctree: nodes.document | None) -> None:
+    """Keep the styles and scripts that conf.py names."""
     for kind in ("css_files", "script_files"):
-        context[kind] = [asset for asset in context[kind] if needed(asset)]
+        # Sphinx has made pairs of a name and its attributes of what the configuration holds.
+        named = {f"_static/{name}" for name, _ in getattr(app.config, f"html_{kind.replace('script', 'js')}")}
+        context[kind] = [asset for asset in context[kind] if asset.filename in named]
+
+
+def lead(app: Sphinx, pagename: str, _template: str, context: dict[str, Any], _doctree: nodes.document | None) -> None:
+    """Add the list of all pages, with the one that is read marked."""
+    parts = []
+    for toctree in app.env.master_doctree.findall(addnodes.toctree):
+        if toctree["caption"]:
+            parts.append(f"<p>{html.escape(toctree['caption'])}</p>")
+        items = []
+        for page in toctree["includefiles"]:
+            here = ' aria-current="page"' if page == pagename else ""
+            title = html.escape(app.env.titles[page].astext())
+            items.append(f'<li><a href="{context["pathto"](page)}"{here}>{title}</a></li>')
+        parts.append(f"<ul>{''.join(items)}</ul>")
+    context["ways"] = "\n".join(parts)
 
 
 def find_again(
@@ -76,6 +91,6 @@ def find_again(
     """Let the page for what is not there find its styles wherever the missing address was."""
     if pagename == "404":
         path = urlsplit(app.config.html_baseurl).path or "/"
-        context["metatags"] = f'<base href="{html.escape(path)}">\n' + context.get("metatags", "")
+        context["card"] = f'<base href="{html.escape(path)}">\n' + context["card"]
         # An anchor alone would be looked for on the page at the base.
         context["body"] = context["body"].replace('href="#', 'href="404.html#')

@@ -5,17 +5,17 @@ pages of the live server use what is kept and execute nothing at all.
 """
 
 import hashlib
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import nbformat
-from jupyter_sphinx import execute
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 
 from lab.paths import BUILD, EXAMPLES, ROOT
 
+from .jupyter import blank_nb, execute_by, execute_cells
 from .proof import NOT_YET
 
 _KEPT = BUILD / "doctrees" / "calls"
@@ -24,12 +24,12 @@ KERNEL = sorted(path for folder in ("pages", "pages/built") for path in (ROOT / 
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Put the store around jupyter-sphinx's way of executing cells, which it offers no other hook for."""
+    """Put the store around the execution of cells."""
     if app.tags.has("live"):
-        execute.execute_cells = _known
+        execute_by(_known)
         app.connect("env-get-outdated", _newly_known)
-    elif not hasattr(execute.execute_cells, "kept"):
-        execute.execute_cells = _keeping(Path(app.doctreedir) / "calls", execute.execute_cells)
+    else:
+        execute_by(partial(_keeping, Path(app.doctreedir) / "calls"))
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -37,7 +37,7 @@ def _known(kernel_name: str, cells: list[Any], _arguments: dict[str, Any]) -> An
     path = _KEPT / f"{_key(cells)}.ipynb"
     if path.exists():
         return nbformat.read(path, as_version=4)
-    notebook = execute.blank_nb(kernel_name)
+    notebook = blank_nb(kernel_name)
     notebook.cells = cells
     for cell in cells:
         cell.outputs = [nbformat.v4.new_output("stream", text=f"({NOT_YET.lower()})")]
@@ -51,19 +51,15 @@ def _newly_known(app: Sphinx, env: BuildEnvironment, *_: Any) -> list[str]:
     return [] if before == there else sorted(env.found_docs)
 
 
-def _keeping(folder: Path, executed: Callable[..., Any]) -> Callable[..., Any]:
-    def cells_executed(kernel_name: str, cells: list[Any], arguments: dict[str, Any]) -> Any:
-        path = folder / f"{_key(cells)}.ipynb"
-        if path.exists():
-            return nbformat.read(path, as_version=4)
-        notebook = executed(kernel_name, cells, arguments)
-        if not any(_failed(output) for cell in notebook.cells for output in cell.outputs):
-            folder.mkdir(parents=True, exist_ok=True)
-            nbformat.write(notebook, path)
-        return notebook
-
-    cells_executed.kept = True  # type: ignore[attr-defined]
-    return cells_executed
+def _keeping(folder: Path, kernel_name: str, cells: list[Any], arguments: dict[str, Any]) -> Any:
+    path = folder / f"{_key(cells)}.ipynb"
+    if path.exists():
+        return nbformat.read(path, as_version=4)
+    notebook = execute_cells(kernel_name, cells, arguments)
+    if not any(_failed(output) for cell in notebook.cells for output in cell.outputs):
+        folder.mkdir(parents=True, exist_ok=True)
+        nbformat.write(notebook, path)
+    return notebook
 
 
 def _failed(output: Any) -> bool:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
-from jupyter_sphinx.ast import CellOutputNode
 from sphinx.application import Sphinx
 
 from .blocks import Block
 from .charts import Chart
 from .head import description
+from .jupyter import CellOutputNode
 from .proof import Evidence
 
 _DIRECTIVE = re.compile(r"^(`{3,}|:{3,})\{([\w-]+)\} *([^\n]*)\n(.*?)^\1 *$\n?", re.MULTILINE | re.DOTALL)
@@ -92,12 +92,12 @@ def markdown(text: str, blocks: list[Block], captions: list[str]) -> str:
             return "".join(_fences(block)) if (block := next(waiting, None)) else ""
         if kind == "chart":
             return f"Figure ({argument}): {next(told)}\n"
-        if kind in ("toctree", "measured", "old-anchors"):
+        if kind in ("toctree", "measured"):
             return ""
         return f"{body}\n"
 
     text = _DIRECTIVE.sub(replaced, text)
-    text = re.sub(r" ?\{claim\}`[^`]*`", "", text)
+    text = re.sub(r" ?\{claim\}`[^`]*`|(?:\[\])?\{[.#][\w-]+\}\n?", "", text)
     return re.sub(r"\{[\w:-]+\}`([^`<]*?)(?: *<[^>]*>)?`", r"\1", text)
 
 

@@ -36,8 +36,7 @@ class Claim:
     line: int
     outcome: str
     seconds: float
-    events: list[dict[str, Any]] = field(repr=False, hash=False)
-    data: dict[str, Any] = field(repr=False, hash=False)
+    charts: dict[str, Any] = field(repr=False, hash=False)
 
     @property
     def key(self) -> str:
@@ -100,7 +99,7 @@ class Evidence:
         found = {}
         for chapter in chapters():
             for entry in self.chapter(chapter).get("claims", []):
-                given = {name: entry[name] for name in ("test", "line", "outcome", "seconds", "events", "data")}
+                given = {name: entry[name] for name in ("test", "line", "outcome", "seconds", "charts")}
                 claim = Claim(chapter=chapter, sentence=entry["claim"], **given)
                 found[claim.key] = claim
         return found

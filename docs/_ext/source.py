@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from pygments import highlight
-from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 from sphinx.application import Sphinx
 
 from lab.paths import EXAMPLES, chapters
 
+from .colours import FewColours
 from .proof import Claim
 
 
@@ -37,7 +37,7 @@ def pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
         path = EXAMPLES / chapter / f"test_{chapter}.py"
         if not path.exists():
             continue
-        formatter = HtmlFormatter(nowrap=True)
+        formatter = FewColours(nowrap=True)
         lines = highlight(path.read_text(), PythonLexer(stripnl=False), formatter).splitlines()
         for number, line in enumerate(path.read_text().splitlines()):
             found = re.match(r"def (test_\w+)", line)
@@ -47,7 +47,7 @@ def pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
         back = f'<a href="../{chapter}.html">the page they prove</a>'
         body = (
             f"<section><h1>{title}</h1><p><code>{path.relative_to(EXAMPLES.parent)}</code>, and {back}.</p>"
-            '<div class="highlight source" tabindex="0" role="region" aria-label="Source">'
+            '<div class="highlight source">'
             f"<pre>{chr(10).join(lines)}\n</pre></div></section>"
         )
         yield f"proof/{chapter}", {"title": title, "body": body, "pagetitle": title}, "page.html"

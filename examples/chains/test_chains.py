@@ -4,6 +4,7 @@ import signal
 import time
 from base64 import b64decode
 from itertools import pairwise
+from statistics import median
 
 import pytest
 from allianceauth.authentication.task_statistics.counters import dashboard_results
@@ -32,6 +33,8 @@ STARMAP = "celery.starmap"
 WALLET = "chains.tasks.update_wallet"
 PRIORITY_5 = "celery\x06\x165"
 SIX = [98000001, 98000002, 98000003, 98000004, 98000005, 98000006]
+# The chart that two claims are drawn in.
+AGAINST = "chain_against_loop"
 NO_CHORDS = "Starting chords requires a result backend to be configured."
 AS_A_LOOP = {
     "file": "tasks.py",
@@ -115,6 +118,36 @@ def failures():
     return dashboard_results(hours=1).failed
 
 
+def bars(group, runs, colour):
+    """The bars of one chart of two claims: what ran when, from the first start on."""
+    began = runs[0].started
+    spans = [(run.started - began, run.ended - began) for run in runs]
+    return [(group, str(number), *span, colour) for number, span in enumerate(spans, 1)]
+
+
+@pytest.mark.broken_by(
+    r"the start of 11 x",
+    file="tasks.py",
+    old="    for corporation_id in corporation_ids:\n        update_corporation.delay(corporation_id)",
+    new="    update_in_a_chain(corporation_ids)",
+)
+def test_a_loop_of_delay_runs_five_at_once(lab):
+    """A loop of `.delay()` fills all five threads of the worker: five of the tasks run at once, the sixth waits."""
+    lab.demo("demo_loop.py")
+    six = lab.finished(CORPORATION, 6)
+    done = lines(lab)
+    assert sorted(done) == [f"INFO Updated corporation {pk}" for pk in SIX], f"done {done}"
+    assert ran(lab, LOOP) == ["update_in_a_loop succeeded"]
+    at_once = held(lab, "demo_loop.py", CORPORATION, 5)
+    assert at_once == "5 run, 1 wait", at_once
+    tasks = lab.runs(CORPORATION)[6:]
+    assert "--concurrency=5" in lab.workers[0].argv
+    assert tasks[5].started >= min(task.ended for task in tasks[:5]), "the sixth did not wait"
+    first_end = min(task.ended for task in six)
+    together = sum(task.started < first_end for task in six)
+    lab.chart(AGAINST, "timeline", bars("a loop of .delay()", six, "two"), values={"together": together})
+
+
 @pytest.mark.broken_by(r"starts \[.*0\.0", **AS_A_LOOP)
 def test_a_chain_runs_its_links_in_order_one_at_a_time(lab):
     """A chain runs its links in order and one at a time, although the worker has five threads."""
@@ -127,27 +160,13 @@ def test_a_chain_runs_its_links_in_order_one_at_a_time(lab):
     between = gaps(links)
     assert min(between) >= 0.24, f"seconds between starts {between}"
     assert [link.parent for link in links[1:]] == [link.id for link in links[:-1]], "a link was not sent by the last"
-
-
-@pytest.mark.broken_by(
-    r"the start of 11 x",
-    file="tasks.py",
-    old="    for corporation_id in corporation_ids:\n        update_corporation.delay(corporation_id)",
-    new="    update_in_a_chain(corporation_ids)",
-)
-def test_a_loop_of_delay_runs_five_at_once(lab):
-    """A loop of `.delay()` fills all five threads of the worker: five of the tasks run at once, the sixth waits."""
-    # The chart on the page is drawn from these six. Those after them are held.
-    lab.demo("demo_loop.py")
-    lab.finished(CORPORATION, 6)
-    done = lines(lab)
-    assert sorted(done) == [f"INFO Updated corporation {pk}" for pk in SIX], f"done {done}"
-    assert ran(lab, LOOP) == ["update_in_a_loop succeeded"]
-    at_once = held(lab, "demo_loop.py", CORPORATION, 5)
-    assert at_once == "5 run, 1 wait", at_once
-    tasks = lab.runs(CORPORATION)[6:]
-    assert "--concurrency=5" in lab.workers[0].argv
-    assert tasks[5].started >= min(task.ended for task in tasks[:5]), "the sixth did not wait"
+    took = [link.ended - link.started for link in links]
+    lab.chart(
+        AGAINST,
+        "timeline",
+        bars("a chain", links, "one"),
+        values={"count": len(links), "seconds": f"{median(took):.2f}"},
+    )
 
 
 @pytest.mark.broken_by(

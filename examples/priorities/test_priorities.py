@@ -551,10 +551,17 @@ def test_zero_runs_first_and_nine_last(lab):
     lab.resume()
     order = short(lab.finished(STRUCTURE, 10))
     sent = short(sorted(lab.runs(STRUCTURE), key=lambda run: run.sent))
-    lab.record(sent=sent, ran=order)
     assert order == list(range(10)), f"they ran in the order {order}"
     lines = [f"INFO Updated structure {1035466617940 + number}, with fittings: False" for number in range(10)]
     assert logged(lab) == lines, f"logged {logged(lab)}"
+    colours = {number: "two" if number < 5 else "one" if number == 5 else "three" for number in sent}
+    lab.chart(
+        "ten_priorities",
+        "order",
+        [(f"priority {number}", order.index(number) + 1, colours[number]) for number in sent],
+        names=("sent", "ran"),
+        values={"count": len(sent), "sent": ", ".join(map(str, sent)), "ran": ", ".join(map(str, order))},
+    )
 
 
 @pytest.mark.workers({"concurrency": 1, "paused": True})
@@ -655,7 +662,6 @@ def test_a_steady_flow_of_priority_one_starves_nine(lab):
     # From here on one fleet has no next round: the flow is no longer what it was.
     last = next(place for place, run in enumerate(order) if run.name == FLEET and run.args.endswith(" 1]"))
     came = names[:last].count(STRUCTURE)
-    lab.record(priorities={FLEET: 1, STRUCTURE: 9})
     assert came == 0, f"{came} structures came before the end of the flow"
     assert (names.count(FLEET), names.count(STRUCTURE)) == (36, 5), f"{names} ran"
     assert first == {STRUCTURE}, f"the first five were {first}"
@@ -664,6 +670,25 @@ def test_a_steady_flow_of_priority_one_starves_nine(lab):
     assert sorted(line for line in logged(lab) if "Fleet" in line) == rounds, f"logged {logged(lab)}"
     shortest = min(run.ended - run.started for run in order if run.name == FLEET)
     assert shortest >= 0.05, f"a round took {shortest:.3f} s"
+    urgent, late = lab.runs(FLEET), lab.runs(STRUCTURE)
+    began = urgent[0].started
+    spans = {run.id: (run.started - began, run.ended - began) for run in [*urgent, *late]}
+    rows = [("priority 1", "", *spans[run.id], "one") for run in urgent]
+    for run in late:
+        rows.append(("priority 9", "", 0, spans[run.id][0], "wait"))
+        rows.append(("priority 9", "", *spans[run.id], "two"))
+    lab.chart(
+        "starvation",
+        "timeline",
+        rows,
+        legend=[("one", "runs, priority 1"), ("two", "runs, priority 9")],
+        values={
+            "high": 1,
+            "low": 9,
+            "late": len(late),
+            "before": sum(run.started < late[0].started for run in urgent),
+        },
+    )
 
 
 # ---- other settings

@@ -980,14 +980,26 @@ def test_with_two_workers_too_a_start_is_rejected_until_the_one_before_has_ended
     attempt()
     outcomes = [entry["outcome"] for entry in attempts]
     assert outcomes == ["accepted", "rejected", "rejected", "rejected", "accepted"], outcomes
-    runs = lab.settle()
-    # An attempt is put on the events' clock by the first one's message.
-    began = attempts[0]["at"] - runs[0].sent
-    lab.record(
-        task=UPDATE,
-        attempts=[
-            {"at": round(entry["at"] - began, 4), "accepted": entry["outcome"] == "accepted"} for entry in attempts
-        ],
+    lab.settle()
+    runs = lab.runs(UPDATE)
+    coming = iter(runs)
+    rows = []
+    # The attempts' clock is not the events': each counts from the first start.
+    for number, entry in enumerate(attempts, 1):
+        at = entry["at"] - attempts[0]["at"]
+        if entry["outcome"] == "rejected":
+            rows.append((f"start {number}", "", at, at + 0.005, "two", "rejected"))
+            continue
+        run = next(coming)
+        sent, started, ended = (when - runs[0].sent for when in (run.sent, run.started, run.ended))
+        rows.append((f"start {number}", "waits", sent, started, "wait"))
+        rows.append((f"start {number}", "runs", started, ended, "one", "accepted"))
+    lab.chart(
+        "accepted_and_rejected",
+        "timeline",
+        rows,
+        legend=[("one", "accepted: waits, then runs"), ("two", "rejected")],
+        values={"attempts": len(outcomes), "rejected": outcomes.count("rejected")},
     )
 
 

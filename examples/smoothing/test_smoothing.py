@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 from random import Random
 
 import pytest
@@ -307,12 +307,29 @@ def test_a_minute_chosen_by_hand_moves_the_peak_and_an_offset_levels_it(lab):
     beat_reads(**{name: dict(entry) for name, entry in entries.items()})
     stored = {name: PeriodicTask.objects.get(name=name).crontab.schedule.minute for name in entries}
     assert stored == {name: minutes_of(entry) for name, entry in entries.items()}, f"beat stored {stored}"
-    lab.record(installs={name: [load[minute] for minute in range(60)] for name, load in loads.items()})
     busiest = {name: load.most_common(1)[0] for name, load in loads.items()}
     peaks = [busiest["on the hour"], busiest["by hand"]] == [(0, 1000), (28, 1000)]
     levelled = busiest["apply_offset"][1] <= 35 and len(loads["apply_offset"]) == 60
     assert peaks, f"the busiest minutes are {busiest}"
     assert levelled, f"the busiest minutes are {busiest}, of {len(loads['apply_offset'])}"
+    (hour, hourly), (minute, hand), (_, most) = busiest.values()
+    installs = loads["apply_offset"].total()
+    lab.chart(
+        "installs",
+        "bars",
+        [(name, [load[at] for at in range(60)]) for name, load in loads.items()],
+        unit="minute of the hour",
+        counted="installs that call in this minute",
+        values={
+            "installs": installs,
+            "hourly": hourly,
+            "hour": hour,
+            "hand": hand,
+            "minute": minute,
+            "mean": round(installs / 60),
+            "most": most,
+        },
+    )
 
 
 # ---- countdowns in Redis
@@ -473,12 +490,6 @@ def test_a_scatter_takes_its_time_and_a_loop_does_not(lab):
     scattered = starts(lab)[40:]
     # The start of the task that scatters: the countdowns begin right after it.
     (scatter,) = lab.runs("smoothing.tasks.scatter_corporations")
-    lab.record(
-        scatter={
-            "at once": [round(start - at_once[0], 3) for start in at_once],
-            "scattered": [round(start - scatter.started, 3) for start in scattered],
-        }
-    )
     updated = Counter(run.args for run in lab.runs(UPDATE))
     assert updated == {f"[{98000001 + number}]": 2 for number in range(40)}, f"updated {updated}"
     due, runs = due_times(lab), {run.id: run for run in lab.runs(UPDATE)}
@@ -486,6 +497,15 @@ def test_a_scatter_takes_its_time_and_a_loop_does_not(lab):
     assert early == [], f"started before their time: {early}"
     half = sum(at - scatter.started >= 0.5 for at in due.values())
     assert half >= 20, f"{half} of 40 were due after half time"
+    loop = [start - at_once[0] for start in at_once]
+    spread = [start - scatter.started for start in scattered]
+    lab.chart(
+        "scatter",
+        "staircase",
+        [("in a loop", loop), ("scattered", spread)],
+        counted="started",
+        values={"count": len(spread), "loop": f"{max(loop):.1f}", "scattered": f"{max(spread):.1f}"},
+    )
 
 
 @pytest.mark.broken_by(
@@ -628,18 +648,26 @@ def test_an_urgent_task_waits_until_all_hundred_held_countdowns_have_run(lab):
     others = [("chains.tasks.update_wallet", 0), ("chains.tasks.update_contracts", 1)]
     ids, urgent = urgent_behind(lab, [number / 200 for number in range(110)], others)
     runs = {run.id: run for run in lab.runs()}
-    began = runs[ids[0]].sent
-    lab.record(
-        eta_limit={
-            "held": [[round(runs[one].received - began, 3), round(runs[one].started - began, 3)] for one in ids],
-            "urgent": [round(runs[urgent].sent - began, 3), round(runs[urgent].started - began, 3)],
-        }
-    )
     fetched = runs[urgent].received
     held = [one for one in ids if runs[one].received < fetched]
     assert held == ids[:100], f"{len(held)} countdown tasks ran before the urgent one"
     early = max(due_times(lab)[one] for one in held) - fetched
     assert early <= 0, f"it was fetched {early} s before the last was due"
+    began, sent, begun = runs[ids[0]].sent, runs[urgent].sent, runs[urgent].started
+    lab.chart(
+        "eta_limit",
+        "staircase",
+        [
+            ("fetched", [runs[one].received - began for one in ids]),
+            ("started", [runs[one].started - began for one in ids]),
+        ],
+        counted="tasks",
+        marks=[(sent - began, "urgent task sent"), (begun - began, "urgent task starts")],
+        values={
+            "fetched": sum(runs[one].received < sent for one in ids),
+            "run": sum(runs[one].started < begun for one in ids),
+        },
+    )
 
 
 @pytest.mark.workers({"concurrency": 5})
@@ -687,16 +715,15 @@ def test_each_worker_keeps_a_rate_limit_of_its_own(lab):
     runs = lab.runs(HISTORY)
     began = min(run.received for run in runs)
     of_each = [[run.started - began for run in runs if run.worker in worker.argv] for worker in lab.workers]
-    lab.record(
-        rate_limit_staircase={
-            str(count): sorted(round(start, 3) for those in of_each[:count] for start in those) for count in (1, 2, 3)
-        }
-    )
     took = [(len(those), round(max(those), 2)) for those in of_each]
     assert min(len(those) for those in of_each) > 2, f"a worker had no part: tasks and seconds {took}"
     # The limit makes each worker take a quarter of a second for each task after its first.
     late = [max(those) - 0.25 * (len(those) - 1) for those in of_each]
     assert all(-ROUNDING <= after < 0.4 for after in late), f"tasks and seconds it took: {took}"
+    names = ["1 worker", "2 workers", "3 workers"]
+    rows = [(name, sorted(chain.from_iterable(of_each[:count]))) for count, name in enumerate(names, 1)]
+    told = ", ".join(f"{name} {len(starts)} tasks in {max(starts):.1f} s" for name, starts in rows)
+    lab.chart("rate_limit_staircase", "staircase", rows, counted="started", values={"started": told})
 
 
 @pytest.mark.workers({}, {}, {})

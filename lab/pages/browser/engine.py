@@ -74,13 +74,13 @@ class Engine:
         self.spent = ""
         _enter(project)
         from lab import project as laid
-        from lab import worker_log
         from lab.events import Recorder
+        from lab.pages import worker_log
         from lab.pages.browser import worker
         from lab.pages.browser.standins import memory
         from myauth.celery import app
 
-        self._project, self._worker_log, self.app = laid, worker_log, app
+        self._reset, self._app = laid.reset_database, app
         self.redis = memory.client()
         self.recorder = Recorder(app, os.environ["LAB_BROKER_URL"])
         laid.reset_database()
@@ -93,17 +93,23 @@ class Engine:
         sys.stdout = _Stream(lambda text: tell("stdout", text), sys.stdout)  # type: ignore[assignment]
         sys.stderr = _Stream(lambda text: tell("stderr", text), sys.stderr)  # type: ignore[assignment]
 
-    def define(self, module: str, source: str) -> None:
-        """Replace tasks of `module` by those in `source`, for the call and for the worker."""
+    def define(self, module: str, source: str) -> bool:
+        """Replace tasks of `module` by those in `source`, for the call and for the worker; false where that raised."""
+        from lab.pages.redefine import replace_tasks
+
         try:
-            self._worker_log.replace_tasks(self.app, module, source)
+            replace_tasks(self._app, module, source)
         except BaseException as error:
             self._raised(error)
-            raise
+            return False
         self.worker.consumer.update_strategies()
+        return True
 
     def run(self, source: str) -> dict[str, Any]:
         """Run a call to the end of all that it sent; times are virtual seconds."""
+        from lab.pages import order
+        from lab.pages.live import shown
+
         self._begin()
         began = time.monotonic()
         failed = False
@@ -115,10 +121,13 @@ class Engine:
         self.spent = self._settle()
         seconds = time.monotonic() - began
         runs = self.recorder.runs()
-        lines = self._worker_log.report(self._log.read(), runs)
+        self._log.read()
+        self._count += 1
         return {
-            "lines": lines,
-            "runs": [vars(run) for run in runs],
+            "lines": order.lines(self._log.records, runs) or order.ends(runs),
+            "figure": shown.timeline(runs, f"online-{self._count}", seconds),
+            "broker": shown.held(self.redis),
+            "events": self.recorder.as_record(),
             "seconds": round(seconds, 3),
             "failed": failed,
             "spent": self.spent,
@@ -127,9 +136,9 @@ class Engine:
     def _begin(self) -> None:
         for key in self.redis.scan_iter(match=":1:*"):
             self.redis.delete(key)
-        self._project.reset_database()
+        self._reset()
         self.recorder.begin()
-        self._log.read()
+        self._log.begin()
 
     def _settle(self) -> str:
         """Let time go on until all has ended; return what is left after hours of it."""
@@ -145,12 +154,12 @@ class Engine:
 
     def _quiet(self) -> bool:
         from lab.events import ENDS
+        from lab.queues import queue_keys
 
         self.recorder.pump()
         if any(f"task-{run.state}" not in ENDS for run in self.recorder.runs()):
             return False
-        waiting = [key for key in self.redis.scan_iter(_type="list", count=1000) if b"pidbox" not in key]
-        return not waiting and not self.redis.hlen("unacked")
+        return not self.redis.hlen("unacked") and not sum(self.redis.llen(key) for key in queue_keys(self.redis))
 
     def _raised(self, error: BaseException) -> None:
         trace = error.__traceback__
@@ -196,5 +205,5 @@ def _separate_logs() -> None:
                 logger.removeHandler(handler)
             elif type(handler).__name__ == "Here":
                 handler.addFilter(lambda _: calling())
-            elif type(handler).__name__ == "_Handler":
+            elif type(handler) is logging.FileHandler:
                 handler.addFilter(lambda _: not calling())
