@@ -92,10 +92,27 @@ def tests(session: nox.Session) -> None:
     run(session, "-m", "pytest", "-q", "tests/lab", *session.posargs)
 
 
+def online(session: nox.Session) -> None:
+    """Make what a browser loads for Run; its tools stand in an environment of their own."""
+    stamp = ONLINE / "lock.sha256"
+    wanted = hashlib.sha256(ONLINE_LOCK.read_bytes() + sys.version.encode()).hexdigest()
+    if not stamp.exists() or stamp.read_text() != wanted:
+        session.log(f"Installing {ONLINE_LOCK.name} into {ONLINE.relative_to(ROOT)} (once; about 65 MB)")
+        session.run(sys.executable, "-m", "venv", "--clear", str(ONLINE), external=True)
+        what = ["--require-hashes", "--no-deps", "-r", str(ONLINE_LOCK)]
+        session.run(
+            str(ONLINE / "bin" / "python"), "-m", "pip", "install", "--quiet", "--progress-bar=off", *what, external=True
+        )
+        stamp.write_text(wanted)
+    run(session, "-m", "lab.pages.browser.pack")
+
+
 @nox.session(venv_backend="none")
 def docs(session: nox.Session) -> None:
-    """Build the site into build/html, warnings as errors; runs the examples first whose evidence is missing."""
+    """Build the site into build/html, warnings as errors; runs what is missing first. `-- -t prose`: without Run."""
     run(session, "-m", "lab", "--needed")
+    if "prose" not in session.posargs:
+        online(session)
     build = ["-m", "sphinx", "-W", "--keep-going", "-q", "-j", "auto", "-b", "html", "-c", ".", "-d", "build/doctrees"]
     run(session, *build, "docs", "build/html", *session.posargs)
     session.log("The site is in build/html")
@@ -142,6 +159,8 @@ def lock(session: nox.Session) -> None:
         "requirements.txt",
         external=True,
     )
+    alone = ["--no-annotate", "--no-deps"]
+    session.run(*compile_, *alone, "requirements-online.in", "-o", "requirements-online.txt", external=True)
     (scratch / "nox.in").write_text("nox==2026.10.20\n")
     session.run(*compile_, "--no-annotate", str(scratch / "nox.in"), "-o", "requirements-nox.txt", external=True)
 

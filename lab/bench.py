@@ -17,7 +17,8 @@ import redis
 from lab import figure, heartbeat, processes, project
 from lab.events import ENDS, TaskRun
 from lab.hold import hold
-from lab.stage import Stage, Stages, WorkerSpec, queue_keys
+from lab.queues import queue_keys
+from lab.stage import Stage, Stages, WorkerSpec
 
 
 class Lab:

@@ -21,7 +21,7 @@ const load = async (name, version, step) => {
     step(bytes.byteLength);
     return bytes;
   }
-  const answer = await fetch(`${name}?${version}`).catch(() => { throw new Error("lost"); });
+  const answer = await fetch(name).catch(() => { throw new Error("lost"); });
   if (!answer.ok) throw new Error(`lost: ${name} ${answer.status}`);
   const parts = [];
   const reader = answer.body.getReader();
@@ -45,7 +45,7 @@ const start = async ({ version, total, real }) => {
   let loaded = 0;
   const step = (bytes) => tell("loaded", { loaded: (loaded += bytes), total });
   const [wasm, stdlib, project] = await Promise.all(FILES.map((name) => load(name, version, step)));
-  const lock = await (await fetch(`lock.json?${version}`)).text();
+  const lock = await (await fetch("lock.json")).text();
   tell("starting");
   install(self, failed);
   const here = new URL("./", self.location).href;

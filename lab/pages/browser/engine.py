@@ -71,7 +71,7 @@ class Engine:
         """Start all of it in `project`, which `lab.project` has made."""
         self._tell = tell
         self._count = 0
-        self.spent = ""
+        self._told: object = None
         _enter(project)
         from lab import project as laid
         from lab.events import Recorder
@@ -95,7 +95,7 @@ class Engine:
 
     def define(self, module: str, source: str) -> bool:
         """Replace tasks of `module` by those in `source`, for the call and for the worker; false where that raised."""
-        from lab.pages.redefine import replace_tasks
+        from lab.pages.live.redefine import replace_tasks
 
         try:
             replace_tasks(self._app, module, source)
@@ -118,19 +118,18 @@ class Engine:
         except BaseException as error:
             failed = True
             self._raised(error)
-        self.spent = self._settle()
+        spent = self._settle()
         seconds = time.monotonic() - began
         runs = self.recorder.runs()
-        self._log.read()
+        self._tell_news()
         self._count += 1
         return {
             "lines": order.lines(self._log.records, runs) or order.ends(runs),
             "figure": shown.timeline(runs, f"online-{self._count}", seconds),
-            "broker": shown.held(self.redis),
             "events": self.recorder.as_record(),
             "seconds": round(seconds, 3),
             "failed": failed,
-            "spent": self.spent,
+            "spent": spent,
         }
 
     def _begin(self) -> None:
@@ -148,9 +147,20 @@ class Engine:
             if time.monotonic() > until:
                 hours = _PATIENCE / 3600
                 return f"Not ended after {hours:g} hours of simulated time, and dropped: {self.recorder.summary()}"
+            self._tell_news()
             time.sleep(look)
             look = min(look * 1.5, most)
         return ""
+
+    def _tell_news(self) -> None:
+        from lab.pages import order
+        from lab.pages.live import shown
+
+        if new := self._log.read():
+            self._tell("log", order.lines(new, []))
+        if (now := shown.held(self.redis)) != self._told:
+            self._told = now
+            self._tell("broker", now)
 
     def _quiet(self) -> bool:
         from lab.events import ENDS

@@ -1,8 +1,8 @@
-// Run by `lab.pages.pack` in Node: starts Pyodide on this machine's files and lets `packing.py` trace and pack them.
+// Run by `lab.pages.browser.pack` in Node: starts Pyodide on this machine's files and lets `packing.py` trace and pack them.
 import fs from "node:fs";
 import { install } from "./clock.js";
 
-const [pyodide, mounts, out] = process.argv.slice(2);
+const [pyodide, mounts, calls, out] = process.argv.slice(2);
 const end = (error) => {
   console.error(String(error?.message ?? error));
   process.exit(1);
@@ -17,7 +17,7 @@ for (const [place, folder] of Object.entries(JSON.parse(mounts))) {
 }
 const main = python.runPython(fs.readFileSync(new URL("packing.py", import.meta.url), "utf8"));
 try {
-  const told = await main.callPromising();
+  const told = await main.callPromising(calls);
   fs.writeFileSync(`${out}/project.zip`, python.FS.readFile("/project.zip"));
   fs.writeFileSync(`${out}/shipped.json`, told);
   process.exit(0);

@@ -1,4 +1,4 @@
-"""Runs in Pyodide, in Node, at build time: plays every demo, notes the files that were used, and packs them.
+"""Runs in Pyodide, in Node, at build time: plays the calls of the pages, notes the files that were used, and packs them.
 
 Libraries are compiled by the Python that will run them. The archive is the same for the same files.
 """
@@ -26,8 +26,8 @@ _DATA = ("METADATA", "entry_points.txt")
 _LICENCES = ("licen", "copying", "notice", "authors")
 
 
-def main() -> str:
-    """Trace and pack; return what is shipped as JSON: for each distribution its version and its licence's files."""
+def main(calls: str) -> str:
+    """Trace these calls and pack; return what is shipped as JSON: for each distribution its version and its licence's files."""
     opened: set[str] = set()
 
     def note(event: str, arguments: tuple[Any, ...]) -> None:
@@ -36,7 +36,7 @@ def main() -> str:
 
     sys.addaudithook(note)
     _lay_out()
-    _play()
+    _play(json.loads(calls))
     opened.update(module.__file__ for module in list(sys.modules.values()) if getattr(module, "__file__", None))
     used = {Path(file) for file in opened if "__pycache__" not in file}
     libraries = {file for file in used if any(file.is_relative_to(library) for library in _LIBRARIES)}
@@ -76,8 +76,8 @@ def _lay_out() -> None:
         sys.modules[name] = None  # type: ignore[assignment]
 
 
-def _play() -> None:
-    """Play every demo twice over the same engine: also what only a second call needs is seen."""
+def _play(calls: list[str]) -> None:
+    """Play all calls, and define all tasks anew."""
     from lab.pages.browser.jspi import Jspi
     from lab.pages.browser.standins import threads
 
@@ -88,10 +88,9 @@ def _play() -> None:
     project = Path("/run/myauth")
     shutil.copytree(_ROOT / "myauth", project)
     engine = Engine(project, lambda *_: None)
-    for demo in sorted((_ROOT / "examples").glob("*/demo*.py")):
-        engine.run(demo.read_text())
-        if engine.spent:
-            raise RuntimeError(f"{demo.name}: {engine.spent}")
+    for call in calls:
+        if spent := engine.run((_ROOT / "examples" / call).read_text())["spent"]:
+            raise RuntimeError(f"{call}: {spent}")
     for tasks in sorted((_ROOT / "examples").glob("*/tasks.py")):
         engine.define(f"{tasks.parent.name}.tasks", tasks.read_text())
 

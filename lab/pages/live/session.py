@@ -11,7 +11,7 @@ from celery.worker.control import control_command
 
 from lab.errors import LabError
 from lab.pages.live.nursery import Nursery
-from lab.pages.redefine import defined, replace_tasks
+from lab.pages.live.redefine import defined, replace_tasks
 from lab.pages.session import Session
 from lab.processes import lives, wait_until
 from lab.queues import queue_keys

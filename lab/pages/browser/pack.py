@@ -1,6 +1,6 @@
 """Make what the browser loads, in build/online: Pyodide, and one archive of the project and its libraries.
 
-`python -m lab.pages.pack` makes it where it is missing or out of date; `nox -s docs` calls it. It needs the environment
+`python -m lab.pages.browser.pack` makes it where it is missing or out of date; `nox -s docs` calls it. It needs the environment
 of `requirements-online.txt` in `.nox/online`, and Pyodide from npm. Where a compiled library has no wheel for Pyodide
 it says which, and the site is published without Run.
 """
@@ -64,7 +64,13 @@ def _mark() -> str:
     files = [ROOT / "requirements.txt", ROOT / "requirements-online.txt", *sorted((ROOT / "lab").rglob("*.*"))]
     files += [path for path in sorted(EXAMPLES.rglob("*.*")) if not path.name.startswith("test_")]
     parts = [f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes() for path in files if path.suffix != ".pyc"]
-    return hashlib.sha256(b"\0".join([_PYODIDE.encode(), kept().name.encode(), *parts])).hexdigest()
+    return hashlib.sha256(b"\0".join([_PYODIDE.encode(), kept().name.encode(), *map(str.encode, _calls()), *parts])).hexdigest()
+
+
+def _calls() -> list[str]:
+    """Return the calls that pages show, by their paths from examples/."""
+    pages = [path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))]
+    return sorted({call for page in pages for call in re.findall(r"^```\{call\} (\S+)", page, re.M)})
 
 
 def _make(scratch: Path) -> None:
@@ -88,6 +94,7 @@ def _make(scratch: Path) -> None:
             str(ROOT / "lab" / "pages" / "browser" / "pack.mjs"),
             str(pyodide),
             json.dumps({f"/mounted/{name}": str(folder) for name, folder in mounts.items()}),
+            json.dumps(_calls()),
             str(ONLINE),
         ],
         "What the browser loads could not be packed",
@@ -106,7 +113,7 @@ def _wheel(name: str, folder: Path) -> Path:
     """Fetch the wheel for Pyodide of a library of the lock, by the lock's own hashes."""
     found = re.search(rf"^{name}==(\S+)(?: ;[^\\\n]*)?(?: \\\n    --hash=\S+)+", (ROOT / "requirements.txt").read_text(), re.M)
     if not found:
-        raise LabError(f"requirements.txt has no {name}: look at _COMPILED in lab/pages/pack.py.")
+        raise LabError(f"requirements.txt has no {name}: look at _COMPILED in lab/pages/browser/pack.py.")
     (folder / f"{name}.txt").write_text(found[0] + "\n")
     command = [str(_HOME / "bin" / "python"), "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
     command += ["--only-binary=:all:", "--platform", _PLATFORM, "--implementation", "cp", "--python-version", _PYTHON]
@@ -131,7 +138,7 @@ def _pyodide(folder: Path) -> Path:
     archive = folder / f"pyodide-{_PYODIDE}.tgz"
     digest = base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
     if f"sha512-{digest}" != _INTEGRITY:
-        raise LabError(f"{archive.name} has not the hash that lab/pages/pack.py expects: sha512-{digest}.")
+        raise LabError(f"{archive.name} has not the hash that lab/pages/browser/pack.py expects: sha512-{digest}.")
     with tarfile.open(archive) as packed:
         packed.extractall(folder, filter="data")
     return folder / "package"
