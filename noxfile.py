@@ -21,6 +21,9 @@ ROOT = Path(__file__).resolve().parent
 LOCK = ROOT / "requirements.txt"
 HOME = ROOT / ".nox" / "all"
 PYTHON = HOME / "bin" / "python"
+# What only `nox -s docs` needs, to make what a browser loads.
+ONLINE = ROOT / ".nox" / "online"
+ONLINE_LOCK = ROOT / "requirements-online.txt"
 
 
 def environment(session: nox.Session) -> str:
@@ -101,7 +104,14 @@ def online(session: nox.Session) -> None:
         session.run(sys.executable, "-m", "venv", "--clear", str(ONLINE), external=True)
         what = ["--require-hashes", "--no-deps", "-r", str(ONLINE_LOCK)]
         session.run(
-            str(ONLINE / "bin" / "python"), "-m", "pip", "install", "--quiet", "--progress-bar=off", *what, external=True
+            str(ONLINE / "bin" / "python"),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--progress-bar=off",
+            *what,
+            external=True,
         )
         stamp.write_text(wanted)
     run(session, "-m", "lab.pages.browser.pack")

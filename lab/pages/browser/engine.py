@@ -73,12 +73,13 @@ class Engine:
         self._count = 0
         self._told: object = None
         _enter(project)
+        from myauth.celery import app
+
         from lab import project as laid
         from lab.events import Recorder
         from lab.pages import worker_log
         from lab.pages.browser import worker
         from lab.pages.browser.standins import memory
-        from myauth.celery import app
 
         self._reset, self._app = laid.reset_database, app
         self.redis = memory.client()
@@ -184,8 +185,8 @@ def _enter(project: Path) -> None:
     # Deprecations are for those who maintain what is shipped; the build's kernel shows none either.
     warnings.filterwarnings("ignore")
     sys.path.append(str(_MODULES))
-    from lab.paths import EXAMPLES
     from lab.pages.browser.standins import broker
+    from lab.paths import EXAMPLES
 
     broker.install()
     sys.path[:0] = [str(project), str(EXAMPLES)]

@@ -1,8 +1,8 @@
 """Make what the browser loads, in build/online: Pyodide, and one archive of the project and its libraries.
 
-`python -m lab.pages.browser.pack` makes it where it is missing or out of date; `nox -s docs` calls it. It needs the environment
-of `requirements-online.txt` in `.nox/online`, and Pyodide from npm. Where a compiled library has no wheel for Pyodide
-it says which, and the site is published without Run.
+`python -m lab.pages.browser.pack` makes it where it is missing or out of date; `nox -s docs` calls it. It needs the
+environment of `requirements-online.txt` in `.nox/online`, and Pyodide from npm. Where a compiled library has no wheel
+for Pyodide it says which, and the site is published without Run.
 """
 
 import base64
@@ -64,7 +64,9 @@ def _mark() -> str:
     files = [ROOT / "requirements.txt", ROOT / "requirements-online.txt", *sorted((ROOT / "lab").rglob("*.*"))]
     files += [path for path in sorted(EXAMPLES.rglob("*.*")) if not path.name.startswith("test_")]
     parts = [f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes() for path in files if path.suffix != ".pyc"]
-    return hashlib.sha256(b"\0".join([_PYODIDE.encode(), kept().name.encode(), *map(str.encode, _calls()), *parts])).hexdigest()
+    return hashlib.sha256(
+        b"\0".join([_PYODIDE.encode(), kept().name.encode(), *map(str.encode, _calls()), *parts])
+    ).hexdigest()
 
 
 def _calls() -> list[str]:
@@ -111,7 +113,9 @@ def _make(scratch: Path) -> None:
 
 def _wheel(name: str, folder: Path) -> Path:
     """Fetch the wheel for Pyodide of a library of the lock, by the lock's own hashes."""
-    found = re.search(rf"^{name}==(\S+)(?: ;[^\\\n]*)?(?: \\\n    --hash=\S+)+", (ROOT / "requirements.txt").read_text(), re.M)
+    found = re.search(
+        rf"^{name}==(\S+)(?: ;[^\\\n]*)?(?: \\\n    --hash=\S+)+", (ROOT / "requirements.txt").read_text(), re.M
+    )
     if not found:
         raise LabError(f"requirements.txt has no {name}: look at _COMPILED in lab/pages/browser/pack.py.")
     (folder / f"{name}.txt").write_text(found[0] + "\n")

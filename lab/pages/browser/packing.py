@@ -1,4 +1,4 @@
-"""Runs in Pyodide, in Node, at build time: plays the calls of the pages, notes the files that were used, and packs them.
+"""Runs in Pyodide, in Node, at build time: plays the pages' calls, notes the files that were used, and packs them.
 
 Libraries are compiled by the Python that will run them. The archive is the same for the same files.
 """
@@ -27,7 +27,7 @@ _LICENCES = ("licen", "copying", "notice", "authors")
 
 
 def main(calls: str) -> str:
-    """Trace these calls and pack; return what is shipped as JSON: for each distribution its version and its licence's files."""
+    """Trace these calls and pack; return as JSON what is shipped: of each distribution version, licence and source."""
     opened: set[str] = set()
 
     def note(event: str, arguments: tuple[Any, ...]) -> None:
@@ -147,8 +147,11 @@ def _compile(entries: dict[str, bytes], target: Path, file: Path) -> None:
     data = file.read_bytes()
     if file.suffix == ".py":
         code = compile(data, str(target), "exec", dont_inherit=True)
-        target, data = target.with_suffix(".pyc"), bytes(
-            importlib._bootstrap_external._code_to_hash_pyc(code, b"\0" * 8, False)  # type: ignore[attr-defined]
+        target, data = (
+            target.with_suffix(".pyc"),
+            bytes(
+                importlib._bootstrap_external._code_to_hash_pyc(code, b"\0" * 8, False)  # type: ignore[attr-defined]
+            ),
         )
     entries[str(target)] = data
 

@@ -36,9 +36,7 @@ def start(app: Any) -> Any:
         alone = dict.fromkeys(("without_gossip", "without_mingle", "without_heartbeat"), True)
         name = "celery@worker_00"
         made.append(
-            app.Worker(
-                pool="threads", concurrency=_CONCURRENCY, hostname=name, timer_cls=Timer, quiet=True, **alone
-            )
+            app.Worker(pool="threads", concurrency=_CONCURRENCY, hostname=name, timer_cls=Timer, quiet=True, **alone)
         )
         made[0].start()
 
