@@ -6,7 +6,8 @@ import { loadPyodide } from "./pyodide.js";
 const PREFIX = "celery-faq-online-";
 // How they are packed, and as what they are given to who fetches them.
 const FILES = ["pyodide.asm.bin", "stdlib.bin", "project.bin"];
-let engine = null;
+// Hands the engine what the page asks next.
+let ask = () => {};
 let asked = 0;
 
 const tell = (kind, data) => postMessage({ kind, data, asked });
@@ -63,23 +64,21 @@ const start = async ({ version, total, real }) => {
   const python = await loadPyodide({ indexURL: here, createPyodideModule: create, lockFileContents: lock, stdLibURL: `${here}stdlib.bin` });
   self.fetch = network;
   python.unpackArchive(project, "zip", { extractDir: "/" });
-  self.page = { tell: (kind, data) => tell(kind, JSON.parse(data)) };
-  const begin = python.runPython(`
+  const platform = { python: python.runPython("import platform; platform.python_version()"), heap: python._module.HEAP8.length };
+  self.page = {
+    tell: (kind, data) => tell(kind, kind === "ready" ? platform : JSON.parse(data)),
+    next: () => new Promise((resolve) => { ask = resolve; }),
+  };
+  const serve = python.runPython(`
 import sys
 sys.path[:0] = ["/faq", "/faq/site-packages"]
-from lab.pages.browser.begin import begin
-begin`);
-  engine = await begin.callPromising();
-  tell("ready", { python: python.runPython("import platform; platform.python_version()"), heap: python._module.HEAP8.length });
+from lab.pages.browser.begin import serve
+serve`);
+  serve.callPromising().catch(failed);
 };
 
 onmessage = async ({ data }) => {
   asked = data.asked;
-  try {
-    if (data.kind === "start") await start(data);
-    else if (data.kind === "define") tell("defined", JSON.parse(await engine.define.callPromising(data.module, data.source)));
-    else tell("ended", JSON.parse(await engine.run.callPromising(data.source)));
-  } catch (error) {
-    failed(error);
-  }
+  if (data.kind === "start") await start(data).catch(failed);
+  else ask(JSON.stringify(data));
 };

@@ -2,9 +2,9 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 from js import page
+from pyodide.ffi import run_sync
 
 from lab.pages.browser.jspi import Jspi
 from lab.pages.browser.standins import threads
@@ -14,23 +14,18 @@ threads.install(Jspi())
 _PROJECT = Path("/faq/myauth")
 
 
-class Served:
-    """An engine that speaks JSON."""
+def serve() -> None:
+    """Start the engine and answer what the page asks, for ever.
 
-    def __init__(self, engine: Any) -> None:
-        self._engine = engine
-
-    def run(self, source: str) -> str:
-        """Run a call."""
-        return json.dumps(self._engine.run(source))
-
-    def define(self, module: str, source: str) -> str:
-        """Take over tasks; true where that worked."""
-        return json.dumps(self._engine.define(module, source))
-
-
-def begin() -> Served:
-    """Start the engine."""
+    It never returns: Pyodide lays a new stack where the one that returned stood, over stacks that still wait below it.
+    """
     from lab.pages.browser.engine import Engine
 
-    return Served(Engine(_PROJECT, lambda kind, data: page.tell(kind, json.dumps(data))))
+    engine = Engine(_PROJECT, lambda kind, data: page.tell(kind, json.dumps(data)))
+    page.tell("ready", json.dumps(None))
+    while True:
+        asked = json.loads(run_sync(page.next()))
+        if asked["kind"] == "define":
+            page.tell("defined", json.dumps(engine.define(asked["module"], asked["source"])))
+        else:
+            page.tell("ended", json.dumps(engine.run(asked["source"])))

@@ -3,6 +3,15 @@
 // Python is slower here than on a server, and busy machines differ: of the time that computing takes a tenth counts.
 const PACE = 0.1;
 
+// Runs `action` once the stack that runs has given way, and the browser has had its turn.
+const channel = new MessageChannel();
+const due = [];
+channel.port1.onmessage = () => due.shift()();
+const later = (action) => {
+  due.push(action);
+  channel.port2.postMessage(null);
+};
+
 export const possible = () => typeof WebAssembly.Suspending === "function" && typeof WebAssembly.promising === "function";
 
 // `failed` is told what ended a stack that nobody waits for.
@@ -15,7 +24,10 @@ export const install = (scope, failed) => {
   Date.now = () => began.date + passed();
   scope.clock = {
     skip: (ms) => { skipped += ms; },
-    gate: () => Promise.withResolvers(),
-    spawn: (body) => { Promise.resolve().then(() => body.callPromising()).catch(failed).finally(() => body.destroy()); },
+    gate: () => {
+      const { promise, resolve } = Promise.withResolvers();
+      return { promise, resolve: () => later(resolve) };
+    },
+    spawn: (body) => later(() => body.callPromising().catch(failed)),
   };
 };
