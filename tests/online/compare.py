@@ -1,17 +1,18 @@
 """What a browser's events have in common with those of the real run: tasks, ends, concurrency, duration."""
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from lab.evidence import load
-from lab.paths import EXAMPLES, chapters
+from lab.paths import EVIDENCE, EXAMPLES, chapters
 
 # Durations that differ by no more are equal.
 TOLERANCE = 0.25
-_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
+# Ids of tasks; and keys of rows, which depend on what a claim has laid out before.
+_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|\b\d\b")
 # Such a claim does more than to play one call on one worker as supervisor.conf starts it.
 _MORE = re.compile(
     r"for .*demo|paused|kill|beat|WorkerSpec|web|delay\(|apply_async|define|redefine|settings|stage\(|concurrency"
@@ -41,14 +42,15 @@ class _Task:
 
 def plays() -> Iterator[Play]:
     """Yield the claims that can be compared: they play one call, and all that it sent has ended."""
-    recorded = load()["chapters"]
+    recorded = json.loads(EVIDENCE.read_text())["chapters"]
     for chapter in chapters():
         text = (EXAMPLES / chapter / f"test_{chapter}.py").read_text()
         claims = {claim["test"]: claim for claim in recorded[chapter]["claims"]}
         for node in ast.parse(text).body:
             if not isinstance(node, ast.FunctionDef) or node.name not in claims:
                 continue
-            body = ast.get_source_segment(text, node) or ""
+            first = node.decorator_list[0].lineno if node.decorator_list else node.lineno
+            body = "\n".join(text.splitlines()[first - 1 : node.end_lineno])
             demos = re.findall(r'\.demo\((?:"([\w.]+)")?\)', body)
             tasks = _tasks(claims[node.name]["events"])
             if len(demos) != 1 or _MORE.search(body.rpartition('"""')[2]) or not tasks:

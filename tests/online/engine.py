@@ -47,4 +47,6 @@ class Engine:
 
     def define(self, module: str, source: str) -> bool:
         """Take over tasks."""
-        return bool(self.page.evaluate("message => window.ask(message)", {"kind": "define", "module": module, "source": source}))
+        return bool(
+            self.page.evaluate("message => window.ask(message)", {"kind": "define", "module": module, "source": source})
+        )

@@ -19,7 +19,7 @@ _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".
 
 
 def policy() -> str:
-    """Return the policy; the one inline script of the pages, which sets the colours before anything is drawn, by hash."""
+    """Return the policy, with the hash of the pages' one inline script, which sets the colours."""
     (inline,) = set(re.findall(r"<script>(.*?)</script>", (HTML / "index.html").read_text(), re.S))
     mark = base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()
     return (

@@ -15,17 +15,17 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import psutil
 from playwright.sync_api import Page, sync_playwright
 
-from lab.evidence import load
-from lab.paths import BUILD, EXAMPLES, ROOT
+from lab.paths import BUILD, EVIDENCE, EXAMPLES, ROOT
 from tests.browser import launch
 from tests.online import compare
 from tests.online.engine import Engine
 from tests.online.host import serve
 
 sys.path.append(str(ROOT / "docs"))
-from _ext import online  # noqa: E402
+from _ext import online
 
 _STRICT = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'"
 _OUTPUT = re.compile(
@@ -56,20 +56,29 @@ def differences(engine: Engine) -> dict[str, str]:
     """Return for each call what is not as in reality; nothing where all is."""
     wanted = recorded()
     found = dict.fromkeys(online.calls(), "")
-    for count, call in enumerate([*found, *reversed(found)]):
-        if count % 10 == 0: print("runs", count, flush=True)
+    for call in [*found, *reversed(found)]:
         result = engine.run((EXAMPLES / call).read_text())
         want = wanted[call].replace("(no output)", "")
         if result["out"].strip() != want.strip():
             found[call] = found[call] or f"printed {result['out']!r} and not {want!r}"
-    for play in compare.plays():
+    plays = list(compare.plays())
+    equal = 0
+    for play in plays:
         result = engine.run((EXAMPLES / play.call).read_text())
         different = compare.difference(play.events, result["events"])
+        equal += not different
         if different:
             print(f"{play.claim}: {different}")
             if play.call in found:
                 found[play.call] = found[play.call] or f"{play.claim}: {different}"
+    print(f"{equal} of {len(plays)} claims that can be compared have equal events")
     return found
+
+
+def _resident() -> float:
+    """Return the largest renderer's resident memory, in megabytes."""
+    processes = psutil.Process().children(recursive=True)
+    return max(one.memory_info().rss for one in processes if "--type=renderer" in one.cmdline()) / 1e6
 
 
 def main() -> int:
@@ -80,12 +89,13 @@ def main() -> int:
         with started(page) as engine:
             found = differences(engine)
             print(f"heap {engine.ready['heap'] >> 20} MiB at the start, Chromium {browser.version}")
+            print(f"resident memory of the tab: {_resident():.0f} MB")
             versions: dict[str, Any] = {"python": engine.ready["python"], "chromium": browser.version}
         browser.close()
     for call, different in found.items():
         if different:
             print(f"{call}: {different}")
-    versions |= next(iter(load()["chapters"].values()))["versions"]
+    versions |= next(iter(json.loads(EVIDENCE.read_text())["chapters"].values()))["versions"]
     proven = {call: online.marks(call) for call, different in found.items() if not different}
     record = {"recorded": date.today().isoformat(), "versions": versions, "calls": proven}
     online.PROVEN.parent.mkdir(exist_ok=True)

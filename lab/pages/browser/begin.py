@@ -1,5 +1,6 @@
 """What the Web Worker imports first: threads stand in before anything else is imported."""
 
+import gc
 import json
 from pathlib import Path
 
@@ -21,6 +22,8 @@ def serve() -> None:
     """
     from lab.pages.browser.engine import Engine
 
+    # A collection while stacks are suspended corrupts Pyodide's memory: seen after about fifty calls.
+    gc.disable()
     engine = Engine(_PROJECT, lambda kind, data: page.tell(kind, json.dumps(data)))
     page.tell("ready", json.dumps(None))
     while True:
