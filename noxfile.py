@@ -95,7 +95,7 @@ def tests(session: nox.Session) -> None:
     run(session, "-m", "pytest", "-q", "tests/lab", *session.posargs)
 
 
-def online(session: nox.Session) -> None:
+def _pack(session: nox.Session) -> None:
     """Make what a browser loads for Run; its tools stand in an environment of their own."""
     stamp = ONLINE / "lock.sha256"
     wanted = hashlib.sha256(ONLINE_LOCK.read_bytes() + sys.version.encode()).hexdigest()
@@ -122,7 +122,7 @@ def docs(session: nox.Session) -> None:
     """Build the site into build/html, warnings as errors; runs what is missing first. `-- -t prose`: without Run."""
     run(session, "-m", "lab", "--needed")
     if "prose" not in session.posargs:
-        online(session)
+        _pack(session)
     build = ["-m", "sphinx", "-W", "--keep-going", "-q", "-j", "auto", "-b", "html", "-c", ".", "-d", "build/doctrees"]
     run(session, *build, "docs", "build/html", *session.posargs)
     session.log("The site is in build/html")
@@ -134,6 +134,13 @@ def site(session: nox.Session) -> None:
     run(session, "-m", "tests.browser")
     where = ["tests/site", "tests/live", "tests/test_guards.py"]
     run(session, "-m", "pytest", "-q", "-n", "2", "--dist", "loadgroup", *where, *session.posargs)
+
+
+@nox.session(venv_backend="none", default=False)
+def online(session: nox.Session) -> None:
+    """Play every call in a headless Chromium and write docs/recorded/online.json, which says which may have Run."""
+    run(session, "-m", "tests.browser")
+    run(session, "-m", "tests.online.record")
 
 
 @nox.session(venv_backend="none", default=False)

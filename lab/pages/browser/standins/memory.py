@@ -22,7 +22,7 @@ from lab.pages.browser.standins import threads
 SERVER = FakeServer(version=(7, 4))
 VERSION = "7.4.0"
 # A worker in a process of its own may take a message before its sender's next line.
-_HEAD_START = 0.001
+_HEAD_START = 0.005
 
 
 class Connection(FakeRedisConnection):  # type: ignore[misc]
