@@ -73,7 +73,8 @@ def marks(call: str) -> dict[str, str]:
 
 @cache
 def _recorded() -> dict[str, dict[str, str]]:
-    return json.loads(PROVEN.read_text())["calls"] if PROVEN.exists() else {}  # type: ignore[no-any-return]
+    calls: dict[str, dict[str, str]] = json.loads(PROVEN.read_text())["calls"] if PROVEN.exists() else {}
+    return calls
 
 
 def proven(call: str) -> bool:
@@ -117,8 +118,11 @@ def link(app: Sphinx, _page: str, _template: str, _context: dict[str, Any], doct
     """Give the page its script if it has a call that can be run."""
     if doctree is not None and any(block.get("online") == "yes" for block in doctree.findall(Block)):
         pack = manifest()
-        words = {"data-online": json.dumps({key: pack[key] for key in ("version", "total")})}
-        app.add_js_file("online.js", type="module", **words, **{"data-megabytes": str(pack["megabytes"])})
+        words: dict[str, Any] = {
+            "data-online": json.dumps({key: pack[key] for key in ("version", "total")}),
+            "data-megabytes": str(pack["megabytes"]),
+        }
+        app.add_js_file("online.js", type="module", **words)
 
 
 def write(app: Sphinx, error: Exception | None) -> None:

@@ -78,7 +78,7 @@ def differences(engine: Engine) -> dict[str, str]:
 def _resident() -> float:
     """Return the largest renderer's resident memory, in megabytes."""
     processes = psutil.Process().children(recursive=True)
-    return max(one.memory_info().rss for one in processes if "--type=renderer" in one.cmdline()) / 1e6
+    return float(max(one.memory_info().rss for one in processes if "--type=renderer" in one.cmdline())) / 1e6
 
 
 def main() -> int:

@@ -1,17 +1,11 @@
-"""What stands in for real parts does what they do: Lua scripts against a real server, stacks against real threads."""
+"""What stands in for real parts does what they do: Lua scripts against a real server."""
 
-import itertools
-import json
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 import redis
 import redis.lock
 from kombu.transport import redis as transport
-
-from lab.paths import ROOT
 
 # Each script: its text as the library has it, keys, arguments, and what stands before.
 _IF_KNOWN = (
@@ -51,38 +45,3 @@ def test_an_unknown_script_is_refused() -> None:
     memory = pytest.importorskip("lab.pages.browser.standins.memory")
     with pytest.raises(redis.ResponseError, match="does not know this Lua script"):
         memory.client().eval("return 1", 0)
-
-
-_POOL = """
-import json, sys, time
-if sys.argv[1] == "stacks":
-    from tests.online.greenlets import Greenlets
-    from lab.pages.browser.standins import threads
-    threads.install(Greenlets())
-import threading
-from concurrent.futures import ThreadPoolExecutor
-
-told, lock = [], threading.Lock()
-def work(number):
-    told.append(["starts", number])
-    time.sleep(0.1 * (1 + number % 3) + 0.01 * number)
-    with lock:
-        time.sleep(0.002)
-        told.append(["ends", number])
-with ThreadPoolExecutor(3) as pool:
-    list(pool.map(work, range(7)))
-print(json.dumps(told))
-"""
-
-
-def test_stacks_start_and_end_tasks_in_the_order_of_real_threads() -> None:
-    played = [
-        json.loads(
-            subprocess.run(
-                [sys.executable, "-c", _POOL, kind], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
-            ).stdout
-        )
-        for kind in ("threads", "stacks")
-    ]
-    assert played[0] == played[1]
-    assert list(itertools.chain(*played[0])).count("ends") == 7
