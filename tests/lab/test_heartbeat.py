@@ -33,15 +33,15 @@ STOP = "import os, signal, sys, time; pid = int(sys.argv[1]); os.kill(pid, signa
 STOP += "os.kill(pid, signal.SIGCONT)"
 
 
-def measure(lab, name, late=0, part="worker"):
+def measure(rig, name, late=0, part="worker"):
     """Do something; while it lasts, stop a part of the lab for a while, at the first `late` measurements."""
     with NOTED.open("a") as noted:
         noted.write(name + "\\n")
     greet.delay()
     if NOTED.read_text().split().count(name) <= late:
-        pid = {{"worker": lab.workers[0].pid, "test": os.getpid()}}[part]
+        pid = {{"worker": rig.workers[0].pid, "test": os.getpid()}}[part]
         subprocess.run([sys.executable, "-c", STOP, str(pid)], check=True)
-    assert len(lab.finished("late.tasks.greet")) == 1
+    assert len(rig.finished("late.tasks.greet")) == 1
 '''
 
 
@@ -97,9 +97,9 @@ def claim(name: str, body: str, tolerance: float | None = 0.3) -> str:
 @pytest.mark.parametrize("part", ["worker", "test"])
 def test_a_measurement_is_void_when_the_machine_was_late_green_or_red_alike(late: LateBed, part: str) -> None:
     done = late.prove(
-        claim("green", f'measure(lab, "green", late=1, part="{part}")'),
-        claim("red", f'measure(lab, "red", late=1, part="{part}"); assert late_for("red") == 2, "too early"'),
-        claim("always_red", f'measure(lab, "always_red", late=1, part="{part}"); assert False, "never true"'),
+        claim("green", f'measure(rig, "green", late=1, part="{part}")'),
+        claim("red", f'measure(rig, "red", late=1, part="{part}"); assert late_for("red") == 2, "too early"'),
+        claim("always_red", f'measure(rig, "always_red", late=1, part="{part}"); assert False, "never true"'),
         "def late_for(name):\n    return NOTED.read_text().split().count(name)\n",
     )
     assert {name: late.measured(name) for name in ("green", "red", "always_red")} == dict.fromkeys(
@@ -122,9 +122,9 @@ def test_a_measurement_is_void_when_the_machine_was_late_green_or_red_alike(late
 
 def test_a_measurement_that_was_on_time_is_taken_once_whatever_its_outcome(late: LateBed) -> None:
     done = late.prove(
-        claim("green", 'measure(lab, "green")'),
-        claim("red", 'measure(lab, "red"); assert False, "never true"'),
-        claim("untimed", 'measure(lab, "untimed", late=1)', tolerance=None),
+        claim("green", 'measure(rig, "green")'),
+        claim("red", 'measure(rig, "red"); assert False, "never true"'),
+        claim("untimed", 'measure(rig, "untimed", late=1)', tolerance=None),
     )
     assert {name: late.measured(name) for name in ("green", "red", "untimed")} == {"green": 1, "red": 1, "untimed": 1}
     found = {test: (found["outcome"], found["void"]) for test, found in late.claims().items()}
@@ -133,7 +133,7 @@ def test_a_measurement_that_was_on_time_is_taken_once_whatever_its_outcome(late:
 
 
 def test_a_claim_that_is_void_twice_fails_the_run_with_that_reason_though_it_was_green(late: LateBed) -> None:
-    done = late.prove(claim("green", 'measure(lab, "green", late=9)'))
+    done = late.prove(claim("green", 'measure(rig, "green", late=9)'))
     assert done.code != 0
     assert late.measured("green") == 2
     (found,) = late.claims().values()
@@ -146,7 +146,7 @@ def test_a_claim_that_is_void_twice_fails_the_run_with_that_reason_though_it_was
 
 def test_a_fourth_void_measurement_fails_the_run_with_that_reason(late: LateBed) -> None:
     names = ["first", "second", "third", "fourth", "fifth"]
-    done = late.prove(*[claim(name, f'measure(lab, "{name}", late={int(name != "fifth")})') for name in names])
+    done = late.prove(*[claim(name, f'measure(rig, "{name}", late={int(name != "fifth")})') for name in names])
     assert done.code != 0
     assert [late.measured(name) for name in names] == [2, 2, 2, 1, 1], done.out
     assert [found["outcome"] for found in late.claims().values()] == ["passed", "passed", "passed", "void", "passed"]
@@ -160,8 +160,8 @@ def test_a_break_whose_measurement_is_void_is_measured_again_and_twice_void_is_n
     broken = '@pytest.mark.broken_by("no Hello", "tasks.py", old="Hello", new="Bye")\n'
     done = late.prove(
         "def broken():\n    return greet() == 'Bye'\n",
-        broken + claim("again", 'measure(lab, "again", late=2 * broken()); assert greet() == "Hello", "no Hello"'),
-        broken + claim("never", 'measure(lab, "never", late=9 * broken()); assert greet() == "Hello", "no Hello"'),
+        broken + claim("again", 'measure(rig, "again", late=2 * broken()); assert greet() == "Hello", "no Hello"'),
+        broken + claim("never", 'measure(rig, "never", late=9 * broken()); assert greet() == "Hello", "no Hello"'),
         module="lab.falsify",
     )
     assert done.code != 0
