@@ -112,6 +112,9 @@ def _of_node(source: Source, node: ast.AST) -> Iterator[Change]:
 
 def _of_call(source: Source, node: ast.Call) -> Iterator[Change]:
     for place, keyword in enumerate(node.keywords):
+        if called(node) == "crontab" and ast.unparse(keyword.value) == "'*'":
+            # What a crontab says of a field that is left out.
+            continue
         rest = _altered(node, keywords=_without(node.keywords, place))
         yield source.change(f"keyword dropped ({keyword.arg or '**'})", node, rest)
     if not isinstance(node.func, ast.Attribute):
