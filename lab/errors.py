@@ -1,7 +1,13 @@
 """The lab's errors. The message of each is meant for the person at the keyboard."""
 
+import signal
 import sys
+import threading
 from collections.abc import Callable
+from types import FrameType
+
+# Set by Ctrl-C. Python loses the KeyboardInterrupt that comes while it forks; who waits for forks looks here too.
+interrupted = threading.Event()
 
 
 class LabError(Exception):
@@ -18,8 +24,14 @@ class Unequal(LabError, AssertionError):
 
 def told(main: Callable[[list[str]], int]) -> int:
     """Run a command on the words of its command line and return its exit code; 1 where a `LabError` ended it."""
+    signal.signal(signal.SIGINT, _interrupt)
     try:
         return main(sys.argv[1:])
     except LabError as error:
         print(error, file=sys.stderr)
         return 1
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    interrupted.set()
+    raise KeyboardInterrupt

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import psutil
 
-from lab import heartbeat, project, worker_log
+from lab import errors, heartbeat, project, worker_log
 from lab.broker import Broker
 from lab.guard import Guard
 from lab.lines import Lines
@@ -130,6 +130,8 @@ def each(
     todo = list(enumerate(works))
     lanes: list[tuple[int, Lane]] = []
     while todo or lanes:
+        if errors.interrupted.is_set():
+            raise KeyboardInterrupt
         while todo and len(lanes) < count:
             number, work = todo.pop(0)
             lanes.append((number, Lane(standing, number, databases, work, lines=lines)))

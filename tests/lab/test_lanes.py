@@ -1,11 +1,12 @@
 """How lanes share a broker, and in which order work is taken up."""
 
 from collections import Counter
+from threading import Event
 from typing import ClassVar
 
 import pytest
 
-from lab import lanes
+from lab import errors, lanes
 from lab.broker import Broker
 
 
@@ -50,3 +51,14 @@ def test_each_work_ends_once_and_no_more_lanes_are_open_than_wanted(monkeypatch:
     assert sorted(ended) == [0, 1, 2, 3, 4]
     assert ended[0] == 1
     assert Lane.open == {"now": 0, "most": 2}
+
+
+def test_an_interrupt_that_a_fork_has_lost_ends_the_lanes_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "Lane", Lane)
+    monkeypatch.setattr(errors, "interrupted", Event())
+    works = [1000]
+    running = lanes.each(None, 1, 10, works, 60)  # type: ignore[arg-type]
+    next(running)
+    errors.interrupted.set()
+    with pytest.raises(KeyboardInterrupt):
+        next(running)
