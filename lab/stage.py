@@ -135,9 +135,10 @@ class Stages:
             stage = next((stage for stage in self._ready if stage.spec == spec), None) or self._start(spec)
             if stage in self._ready:
                 self._ready.remove(stage)
+            # Before it answers: where it does not, its processes are to be ended all the same.
+            self.current = stage
             project.point(stage.url)
             self._answer(stage)
-        self.current = stage
         for key in stage.redis.scan_iter(match=":1:*"):
             stage.redis.delete(key)
         project.reset_database()
