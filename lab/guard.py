@@ -58,6 +58,9 @@ def _started(pid: int) -> str:
     """Return a mark that tells process `pid` from a later one with the same number; empty if it is gone."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    if Path("/proc/self").exists():
+        # It is gone. To ask ps as well, for each of the thousands that a run of mutants has started, takes minutes.
+        return ""
     listed = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
     return listed.stdout.strip().replace(" ", "_")
 
