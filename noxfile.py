@@ -26,6 +26,9 @@ HOME = ROOT / ".nox" / "all"
 PYTHON = HOME / "bin" / "python"
 # Where the site will be published, from whoever builds it: by hand, Read the Docs, GitLab. conf.py reads the same.
 ADDRESSES = ("SITE_URL", "READTHEDOCS_CANONICAL_URL", "CI_PAGES_URL")
+# What only `nox -s docs` needs, to make what a browser loads.
+ONLINE = ROOT / ".nox" / "online"
+ONLINE_LOCK = ROOT / "requirements-online.txt"
 
 
 def environment(session: nox.Session) -> str:
@@ -97,6 +100,28 @@ def tests(session: nox.Session) -> None:
     run(session, "-m", "pytest", "-q", "tests/lab", *session.posargs)
 
 
+def _pack(session: nox.Session) -> None:
+    """Make what a browser loads for Run; its tools stand in an environment of their own."""
+    stamp = ONLINE / "lock.sha256"
+    wanted = hashlib.sha256(ONLINE_LOCK.read_bytes() + sys.version.encode()).hexdigest()
+    if not stamp.exists() or stamp.read_text() != wanted:
+        session.log(f"Installing {ONLINE_LOCK.name} into {ONLINE.relative_to(ROOT)} (once; about 65 MB)")
+        session.run(sys.executable, "-m", "venv", "--clear", str(ONLINE), external=True)
+        what = ["--require-hashes", "--no-deps", "-r", str(ONLINE_LOCK)]
+        session.run(
+            str(ONLINE / "bin" / "python"),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--progress-bar=off",
+            *what,
+            external=True,
+        )
+        stamp.write_text(wanted)
+    run(session, "-m", "lab.pages.browser.pack")
+
+
 @nox.session(venv_backend="none")
 def docs(session: nox.Session) -> None:
     """Build the site into build/html, warnings as errors; runs the examples first whose evidence is missing.
@@ -107,6 +132,8 @@ def docs(session: nox.Session) -> None:
     if rest != session.posargs and not any(map(os.environ.get, ADDRESSES)):
         session.error(f"The site can't be published without its address: set {ADDRESSES[0]} to it.")
     run(session, "-m", "lab", "--needed")
+    if "prose" not in session.posargs:
+        _pack(session)
     build = ["-m", "sphinx", "-W", "--keep-going", "-q", "-j", "auto", "-b", "html", "-c", ".", "-d", "build/doctrees"]
     run(session, *build, "docs", "build/html", *rest)
     session.log("The site is in build/html")
@@ -126,6 +153,13 @@ def site(session: nox.Session) -> None:
 def new(session: nox.Session) -> None:
     """Write a chapter that is green at once, and say what to fill in. `-- rate_limits`; `-- --remove rate_limits`."""
     run(session, "-m", "lab.scaffold", *session.posargs)
+
+
+@nox.session(venv_backend="none", default=False)
+def online(session: nox.Session) -> None:
+    """Play every call in a headless Chromium and write docs/recorded/online.json, which says which may have Run."""
+    run(session, "-m", "tests.browser")
+    run(session, "-m", "tests.online.record")
 
 
 @nox.session(venv_backend="none", default=False)
@@ -161,6 +195,8 @@ def lock(session: nox.Session) -> None:
         "requirements.txt",
         external=True,
     )
+    alone = ["--no-annotate", "--no-deps"]
+    session.run(*compile_, *alone, "requirements-online.in", "-o", "requirements-online.txt", external=True)
     (scratch / "nox.in").write_text("nox==2026.10.20\n")
     session.run(*compile_, "--no-annotate", str(scratch / "nox.in"), "-o", "requirements-nox.txt", external=True)
 

@@ -22,7 +22,8 @@ from lab import figure, heartbeat, processes, project
 from lab.errors import LabError, Unequal
 from lab.events import TaskRun
 from lab.hold import hold
-from lab.stage import Stage, Stages, WorkerSpec, queue_keys
+from lab.queues import queue_keys
+from lab.stage import Stage, Stages, WorkerSpec
 from lab.told import Told
 
 

@@ -14,6 +14,7 @@ import requests
 from lab import broker, processes, project
 from lab.errors import LabError, TimedOut
 from lab.events import Recorder
+from lab.queues import queue_keys
 from lab.run import Run
 
 # Only what is broken takes so long: a busy machine may take its time.
@@ -91,12 +92,6 @@ class Stage:
             # Its last lines would count for the next claim.
             and self.at_rest()
         )
-
-
-def queue_keys(client: redis.Redis) -> list[str]:
-    r"""Return the Redis lists that are Celery's queues: `NAME` for priority 0, `NAME\x06\x16N` for the others."""
-    # Replies to remote control wait in lists too; nobody may have fetched the last of them.
-    return [key.decode() for key in client.scan_iter(_type="list", count=1000) if b"pidbox" not in key]
 
 
 def _see_alive(process: processes.Process) -> None:

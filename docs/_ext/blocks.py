@@ -229,8 +229,9 @@ def _claim(claim: Claim, link: str) -> str:
 def _visit_block(self: Any, node: Block) -> None:
     part = f' <span class="part">{html.escape(node["part"])}</span>' if node["part"] else ""
     kind = "called" if node["called"] else "shown"
+    online = f' data-online="{node["online"]}"' if node.get("online") else ""
     self.body.append(
-        f'<figure class="block {kind}" id="{node["ids"][0]}" data-file="{html.escape(node["file"])}">'
+        f'<figure class="block {kind}" id="{node["ids"][0]}" data-file="{html.escape(node["file"])}"{online}>'
         f"<figcaption><code>{html.escape(node.shown.short)}</code>{part}</figcaption>"
     )
 

@@ -7,7 +7,7 @@ import redis
 
 from lab import figure
 from lab.events import TaskRun
-from lab.stage import queue_keys
+from lab.queues import queue_keys
 
 # A timeline of more tasks could not be read.
 _DRAWN = 30
