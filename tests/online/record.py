@@ -65,7 +65,7 @@ def differences(engine: Engine) -> dict[str, str]:
     equal = 0
     for play in plays:
         result = engine.run((EXAMPLES / play.call).read_text())
-        different = compare.difference(play.events, result["events"])
+        different = compare.difference(play.events, result["runs"])
         equal += not different
         if different:
             print(f"{play.claim}: {different}")

@@ -108,7 +108,7 @@ class Engine:
 
     def run(self, source: str) -> dict[str, Any]:
         """Run a call to the end of all that it sent; times are virtual seconds."""
-        from lab import order
+        from lab import events, order
         from lab.pages.live import shown
 
         self._begin()
@@ -127,7 +127,7 @@ class Engine:
         return {
             "lines": order.lines(self._log.records, runs) or order.ends(runs),
             "figure": shown.timeline(runs, f"online-{self._count}", seconds),
-            "events": self.recorder.as_record(),
+            "runs": events.record(runs),
             "seconds": round(seconds, 3),
             "failed": failed,
             "spent": spent,
@@ -147,7 +147,8 @@ class Engine:
         while not self._quiet():
             if time.monotonic() > until:
                 hours = _PATIENCE / 3600
-                return f"Not ended after {hours:g} hours of simulated time, and dropped: {self.recorder.summary()}"
+                left = sorted({run.name for run in self.recorder.runs() if not run.over})
+                return f"Not ended after {hours:g} hours of simulated time, and dropped: {', '.join(left)}"
             self._tell_news()
             time.sleep(look)
             look = min(look * 1.5, most)
@@ -164,11 +165,10 @@ class Engine:
             self._tell("broker", now)
 
     def _quiet(self) -> bool:
-        from lab.events import ENDS
         from lab.queues import queue_keys
 
         self.recorder.pump()
-        if any(f"task-{run.state}" not in ENDS for run in self.recorder.runs()):
+        if not all(run.over for run in self.recorder.runs()):
             return False
         return not self.redis.hlen("unacked") and not sum(self.redis.llen(key) for key in queue_keys(self.redis))
 

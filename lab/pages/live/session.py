@@ -13,9 +13,10 @@ from lab.errors import LabError
 from lab.pages.live.nursery import Nursery
 from lab.pages.live.redefine import defined, replace_tasks
 from lab.pages.session import Session
-from lab.processes import lives, wait_until
+from lab.processes import lives
 from lab.queues import queue_keys
 from lab.stage import Stages
+from lab.waiting import wait_until
 
 _START = 60.0
 # So long after the last event a task that nobody has received never will be: its message was thrown away.
