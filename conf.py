@@ -40,6 +40,7 @@ extensions = [
     "_ext.search",
     "_ext.machine",
     "_ext.online",
+    "_ext.shipped",
     "_ext.unclaimed",
 ]
 source_suffix = {".md": "markdown"}

@@ -244,4 +244,6 @@ def _depart_block(self: Any, node: Block) -> None:
             self.body.append(_recorded(node.printed(recorded())))
         link = partial(source.link, self.builder, self.builder.current_docname)
         line = evidence_line(recorded(), node.shown, link)
+    if node.get("refused"):
+        self.body.append(f'<p class="online-bar">No Run in your browser: {html.escape(node["refused"])}.</p>')
     self.body.append(f"{line}</figure>\n")

@@ -1,6 +1,5 @@
 // What makes the blocks of a page editable and runnable: editor, Run, Stop, Reset, output, timeline, the broker's panel.
-// Who runs them is an engine: the live server's kernel (live.js), or the reader's own browser (browser.js). It has
-// `state`, `generation`, `ready(tell)`, `execute(code, heard)`, `define(module, code, heard)`, `stop()`, `place`.
+// Who runs them is an engine: the live server's kernel (live.js), or the reader's own browser (browser.js).
 import { CodeJar } from "./codejar.js";
 
 // Definitions of tasks and scripts of calls; what else an app has (views, models, settings) is there to be read.
@@ -17,6 +16,7 @@ export const make = (tag, attributes = {}, ...children) => {
   node.append(...children);
   return node;
 };
+const megabytes = (bytes) => (bytes / 1e6).toFixed(1);
 const list = (blocks) => [...new Set(blocks.map((block) => block.name))].join(", ");
 
 // ---- a block ---------------------------------------------------------------
@@ -99,7 +99,7 @@ class Block {
     this.note = make("span", { class: "live-note", role: "status", "aria-live": "polite" });
     this.out = make("pre", { class: "live-output", tabindex: "0", role: "region", "aria-label": `Output of ${this.file}`, hidden: "" });
     this.timeline = make("div", { class: "live-timeline" });
-    this.place = make("p", { class: "live-place" });
+    this.place = make("p", { class: "live-place", hidden: "" });
     const bar = make("div", { class: "live-bar" }, ...Object.values(this.buttons), this.note);
     const evidence = this.figure.querySelector("details.evidence");
     this.figure.insertBefore(bar, evidence);
@@ -109,9 +109,22 @@ class Block {
   }
 
   show(kind, text) {
-    this.out.hidden = false;
-    if (this.recorded) this.recorded.hidden = true;
+    this.open();
     this.out.append(make("span", { class: `live-${kind}` }, text));
+  }
+
+  // Shows the reader's own output in place of the recorded one.
+  open() {
+    this.out.hidden = false;
+    this.place.hidden = !this.place.textContent;
+    if (this.recorded) this.recorded.hidden = true;
+  }
+
+  // Shows the recorded one.
+  close() {
+    this.out.hidden = true;
+    this.place.hidden = true;
+    if (this.recorded) this.recorded.hidden = false;
   }
 
   heard({ kind, data }) {
@@ -142,10 +155,7 @@ class Block {
     const error = this.out.querySelector(".live-error");
     if (error) error.before(...lines);
     else this.out.append(...lines);
-    if (run.lines.length) {
-      this.out.hidden = false;
-      if (this.recorded) this.recorded.hidden = true;
-    }
+    if (run.lines.length) this.open();
     if (run.figure) this.timeline.innerHTML = run.figure;
     this.result = run;
   }
@@ -160,9 +170,11 @@ class Block {
     this.figure.classList.add("live-running");
     this.out.replaceChildren();
     this.timeline.replaceChildren();
+    this.place.textContent = "";
     try {
-      this.place.textContent = "";
-      await this.engine.ready((text) => { this.note.textContent = text; });
+      this.nameStop(this.engine.cancel ?? "Stop");
+      await this.engine.ready((...told) => this.prepare(...told));
+      this.nameStop("Stop");
       const definitions = this.called ? this.all.filter((block) => !block.called) : [];
       const first = definitions.filter((block) => block.text.trimEnd() !== block.known.trimEnd());
       let before = "";
@@ -172,20 +184,42 @@ class Block {
       for (const block of first) await block.define(this);
       if (this.called) {
         this.note.textContent = `${before}Runs …`;
+        if (this.engine.place) this.place.textContent = `${this.edited || first.length ? "Your own run, in" : "In"} ${this.engine.place}`;
         await this.engine.execute(this.text, (message) => this.heard(message));
         if (!this.out.hasChildNodes() && !this.result?.stopped) this.show("stdout", "(no output)\n");
-        if (this.engine.place) this.place.textContent = `${this.edited || first.length ? "Your own run, in" : "In"} ${this.engine.place}`;
       } else await this.define(this);
       this.tell(before);
     } catch (error) {
       this.note.textContent = error.message;
-      this.out.hidden = !this.out.hasChildNodes();
+      if (!this.out.hasChildNodes()) this.close();
     } finally {
       this.running = false;
       this.buttons.run.disabled = false;
+      if (document.activeElement === this.buttons.stop) this.buttons.run.focus();
       this.buttons.stop.disabled = true;
+      this.nameStop("Stop");
       this.figure.classList.remove("live-running");
     }
+  }
+
+  nameStop(word) {
+    this.buttons.stop.textContent = word;
+    this.buttons.stop.setAttribute("aria-label", `${word} ${this.name}`);
+  }
+
+  // What the engine does before it can run anything; where that is to load, the bytes that are here, of how many.
+  prepare(text, loaded = 0, total = 0) {
+    if (!total) {
+      this.note.textContent = text;
+      return;
+    }
+    if (!this.note.querySelector("progress")) {
+      // A screen reader hears the text once, and asks the bar.
+      this.note.replaceChildren(text, make("progress", { max: total, "aria-label": text }), make("span", { "aria-hidden": "true" }));
+    }
+    const [bar, bytes] = this.note.children;
+    bar.value = loaded;
+    bytes.textContent = `${megabytes(loaded)} of ${megabytes(total)} MB`;
   }
 
   async define(asker) {
@@ -198,7 +232,7 @@ class Block {
 
   tell(before) {
     const seconds = this.result ? `${this.result.seconds.toFixed(2)} s` : "";
-    if (this.result?.stopped) this.note.textContent = this.engine.stopped;
+    if (this.result?.stopped) this.note.textContent = "Stopped. What was left is dropped; a new worker stands ready.";
     else if (this.result?.spent) this.note.textContent = this.result.spent;
     else if (this.failed) this.note.textContent = `${before}Ended with an error, ${seconds}`;
     else if (!this.called) this.note.textContent = "The worker has it. Run a call to see what it does.";
@@ -216,10 +250,8 @@ class Block {
     this.jar.updateCode(this.original.replace(/\n$/, ""));
     this.figure.classList.remove("live-edited");
     this.out.replaceChildren();
-    this.out.hidden = true;
+    this.close();
     this.timeline.replaceChildren();
-    this.place.textContent = "";
-    if (this.recorded) this.recorded.hidden = false;
     this.note.textContent = !this.called && this.known.trimEnd() !== this.text.trimEnd() ? "As in the file again; the worker gets it with the next Run." : "As in the file again.";
   }
 }

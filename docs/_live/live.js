@@ -24,8 +24,6 @@ const heard = ({ msg_type: type, content }) => {
 };
 
 class Kernel {
-  stopped = "Stopped. What was left is dropped; a new worker stands ready.";
-
   constructor() {
     this.told = () => {};
     this.waiting = new Map();

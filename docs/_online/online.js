@@ -1,54 +1,58 @@
 // Run on a published page: a button on each call that was proven in a browser. Nothing else loads before it is pressed.
-const data = document.querySelector("script[data-online]").dataset;
-const pack = JSON.parse(data.online);
-const here = new URL(`./online-${pack.version}/`, import.meta.url);
-const able = typeof WebAssembly?.Suspending === "function" && typeof Worker === "function";
+const { version, total, megabytes } = document.querySelector("script[data-version]").dataset;
+const here = new URL(`online-${version}/`, import.meta.url);
+const figures = [...document.querySelectorAll("figure[data-online]")];
+const calls = figures.filter((figure) => figure.dataset.online === "call");
+const bars = [];
 
-const figures = [...document.querySelectorAll("figure.block[data-online]")];
-const calls = figures.filter((figure) => figure.dataset.online === "yes");
-
-const style = (name) => {
-  const link = Object.assign(document.createElement("link"), { rel: "stylesheet", href: new URL(name, here) });
-  document.head.append(link);
+const bar = (figure, ...parts) => {
+  const made = document.createElement("p");
+  made.className = "online-bar";
+  made.append(...parts);
+  figure.insertBefore(made, figure.querySelector("details.evidence"));
+  bars.push(made);
 };
-const script = (name) => new Promise((resolve, reject) => {
-  const node = Object.assign(document.createElement("script"), { src: new URL(name, here), onload: resolve, onerror: reject });
+const load = (tag, given) => new Promise((resolve, reject) => {
+  const node = Object.assign(document.createElement(tag), given, { onload: resolve, onerror: reject });
   node.dataset.manual = "";
   document.head.append(node);
 });
 
 const open = async (figure, note) => {
+  for (const made of bars) made.querySelector("button").disabled = true;
   note.textContent = "Loads the editor …";
   try {
-    style("live.css");
-    await script("prism-core.js");
-    await script("prism-python.js");
-    const [{ furnish }, { Browser }] = await Promise.all([import(new URL("editor.js", here)), import(new URL("browser.js", here))]);
-    for (const other of figures) other.querySelector(".online-bar")?.remove();
+    await load("link", { rel: "stylesheet", href: new URL("live.css", here) });
+    for (const name of ["prism-core.js", "prism-python.js"]) await load("script", { src: new URL(name, here) });
+    const [{ furnish }, { Browser }] = await Promise.all(["editor.js", "browser.js"].map((name) => import(new URL(name, here))));
+    for (const made of bars) made.remove();
     // Tasks are edited beside the calls that run them.
-    const blocks = furnish(new Browser(pack, here), (one) => one.dataset.online);
-    await blocks.find((block) => block.figure === figure).run();
+    const blocks = furnish(new Browser({ version, total: Number(total) }, here), (one) => one.dataset.online);
+    const block = blocks.find((one) => one.figure === figure);
+    block.run();
+    block.buttons.stop.focus();
   } catch {
-    note.textContent = "The editor could not be loaded: press Run to try again.";
+    note.textContent = "The editor could not be loaded. Reload the page to try again.";
   }
 };
 
-if (able) {
+const offer = (size) => {
   for (const figure of calls) {
-    const bar = document.createElement("p");
-    bar.className = "online-bar";
-    const button = Object.assign(document.createElement("button"), { type: "button", textContent: `Run in your browser (${data.megabytes} MB)` });
+    const button = document.createElement("button");
     const note = document.createElement("span");
-    note.setAttribute("role", "status");
-    button.setAttribute("aria-label", `Run ${figure.querySelector("figcaption code").textContent} in your browser, loads ${data.megabytes} megabytes`);
+    button.textContent = `Run in your browser${size}`;
+    button.type = "button";
+    button.setAttribute("aria-label", `${button.textContent}: ${figure.querySelector("figcaption code").textContent}`);
     button.addEventListener("click", () => open(figure, note));
-    const what = Object.assign(document.createElement("a"), { href: new URL("../shipped.html", import.meta.url), textContent: "what it loads" });
-    bar.append(button, what, note);
-    figure.insertBefore(bar, figure.querySelector("details.evidence"));
+    note.setAttribute("role", "status");
+    bar(figure, button, note);
   }
-} else if (calls.length) {
-  const told = document.createElement("p");
-  told.className = "online-bar";
-  told.textContent = "The calls of this page can run in a browser that switches stacks in WebAssembly (JSPI); this one can't.";
-  calls[0].insertBefore(told, calls[0].querySelector("details.evidence"));
+};
+
+if (typeof globalThis.WebAssembly?.Suspending !== "function") {
+  bar(calls[0], "No Run on this page: your browser can't switch stacks in WebAssembly (JSPI).");
+} else {
+  // The largest of what an earlier visit has left.
+  const kept = await globalThis.caches?.match(new URL("project.bin", here)).catch(() => null);
+  offer(kept ? "" : ` (${megabytes} MB)`);
 }
