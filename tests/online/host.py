@@ -29,10 +29,9 @@ def policy() -> str:
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """Serves the site; counts the bytes of what is loaded for Run."""
+    """Serves the site."""
 
     policy = ""
-    served: dict[str, int]
 
     def translate_path(self, path: str) -> str:
         """Serve nothing outside the folder."""
@@ -52,9 +51,9 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serve(policy: str, folder: Path = HTML) -> Iterator[str]:
+def serve(policy: str, folder: Path = HTML, by: type[Handler] = Handler) -> Iterator[str]:
     """Serve `folder` and yield its address."""
-    handler = type("Strict", (Handler,), {"policy": policy})
+    handler = type("Strict", (by,), {"policy": policy})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
