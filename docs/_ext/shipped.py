@@ -3,6 +3,7 @@
 import html
 import json
 import shutil
+import tomllib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,13 @@ from .proof import Stop
 
 # Texts that a package needs and does not bring along.
 _LICENCES = ROOT / "docs" / "_online" / "licences"
-# What comes with Pyodide and has no metadata of its own.
-_RUNTIME = {
-    "Pyodide": ("314.0.7", "MPL-2.0", "https://github.com/pyodide/pyodide", "MPL-2.0.txt"),
-    "CPython": ("3.14.2", "PSF-2.0", "https://github.com/python/cpython", "PSF-2.0.txt"),
+_LIVE = ROOT / "docs" / "_live"
+# What is no package of Python's: its version or a file of vendored.toml, its licence with the text, where its source is.
+_OTHERS = {
+    "Pyodide": ("314.0.7", "MPL-2.0", _LICENCES / "MPL-2.0.txt", "https://github.com/pyodide/pyodide"),
+    "CPython": ("3.14.2", "PSF-2.0", _LICENCES / "PSF-2.0.txt", "https://github.com/python/cpython"),
+    "CodeJar": ("codejar.js", "MIT", _LIVE / "codejar.LICENSE", "https://github.com/antonmedv/codejar"),
+    "Prism": ("prism-core.js", "MIT", _LIVE / "prism.LICENSE", "https://github.com/PrismJS/prism"),
 }
 _COLUMNS = ("Package", "Version", "Licence", "Source")
 _ROW = (
@@ -56,9 +60,10 @@ def setup(app: Sphinx) -> dict[str, bool]:
 def shipped() -> dict[str, dict[str, Any]]:
     """Return what the site ships for Run; the build stops where a licence's text is missing."""
     found: dict[str, dict[str, Any]] = {}
-    for name, (version, licence, source, text) in _RUNTIME.items():
-        texts = {text: (_LICENCES / text).read_text()}
-        found[name] = {"version": version, "licence": licence, "source": source, "texts": texts}
+    vendored = tomllib.loads((_LIVE / "vendored.toml").read_text())
+    for name, (told, licence, text, source) in _OTHERS.items():
+        version = vendored[told]["version"] if told in vendored else told
+        found[name] = {"version": version, "licence": licence, "source": source, "texts": {"": text.read_text()}}
     for name, entry in json.loads((PACK / "shipped.json").read_text()).items():
         if not entry["texts"] and (_LICENCES / f"{name}.txt").exists():
             entry["texts"] = {name: (_LICENCES / f"{name}.txt").read_text()}

@@ -95,7 +95,7 @@ def test_all_that_is_loaded_is_listed_with_licence_and_source(browser: Browser, 
     tab = Tab(browser.new_context(), strict, "shipped.html")
     rows = tab.page.locator("main table tbody tr")
     listed = rows.locator("th").all_inner_texts()
-    assert {*packed, "Pyodide", "CPython"} == set(listed)
+    assert {*packed, "Pyodide", "CPython", "CodeJar", "Prism"} == set(listed)
     for link in tab.page.locator("main table a[href*='licences/']").all():
         answer = tab.page.request.get(str(link.evaluate("node => node.href")))
         assert answer.ok
