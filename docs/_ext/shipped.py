@@ -20,7 +20,7 @@ from .proof import Stop
 # Texts that a package needs and does not bring along.
 _LICENCES = ROOT / "docs" / "_online" / "licences"
 _LIVE = ROOT / "docs" / "_live"
-# What is no package of Python: its version or its file in vendored.toml, its licence with the text, where its source is.
+# What is no package of Python: its version or its file in vendored.toml, its licence with the text, its source.
 _OTHERS = {
     "Pyodide": ("314.0.7", "MPL-2.0", _LICENCES / "MPL-2.0.txt", "https://github.com/pyodide/pyodide"),
     "CPython": ("3.14.2", "PSF-2.0", _LICENCES / "PSF-2.0.txt", "https://github.com/python/cpython"),
