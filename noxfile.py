@@ -170,10 +170,12 @@ def live(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", default=False)
 def bench(session: nox.Session) -> None:
-    """Measure a run of the examples (ratio to its own waiting, shares, peak memory) and the live server."""
+    """Measure a run of the examples (ratio to its own waiting, shares, peak memory), the live server, and Run."""
     run(session, "-m", "tests.browser")
     run(session, "-m", "lab.measure")
     run(session, "-m", "tests.live.measure")
+    # Of the site as `nox -s docs` has built it.
+    run(session, "-m", "tests.online.measure")
 
 
 @nox.session(venv_backend="none", default=False)
