@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lab.pages.browser.standins import threads
+from lab.pages.browser.standins import collector, threads
 
 Told = Callable[[str, Any], None]
 # What a countdown of an hour needs, and a retry after it. An hour without a task takes seconds.
@@ -79,20 +79,28 @@ class Engine:
         from lab import worker_log
         from lab.events import Recorder
         from lab.pages.browser import worker
-        from lab.pages.browser.standins import memory
+        from lab.pages.browser.standins import database, memory
 
         self._reset, self._app = laid.reset_database, app
         self.redis = memory.client()
         self.recorder = Recorder(app, os.environ["LAB_BROKER_URL"])
         laid.reset_database()
+        self._kept = [database.Keeper(path) for path in (laid.template(), Path(os.environ["LAB_DATABASE"]))]
         worker_log.capture(project)
         self._log = worker_log.Log(project)
-        threads.SCHEDULER.taken_over = _Flag().swap
+        flag = _Flag()
+
+        def taken_over() -> None:
+            flag.swap()
+            collector.tidy()
+
+        threads.SCHEDULER.taken_over = taken_over
         self.worker = worker.start(app)
         worker_log.show_here()
         _separate_logs()
         sys.stdout = _Stream(lambda text: tell("stdout", text), sys.stdout)  # type: ignore[assignment]
         sys.stderr = _Stream(lambda text: tell("stderr", text), sys.stderr)  # type: ignore[assignment]
+        collector.settle()
 
     def define(self, module: str, source: str) -> bool:
         """Replace tasks of `module` by those in `source`, for the call and for the worker; false where that raised."""
@@ -104,6 +112,7 @@ class Engine:
             self._raised(error)
             return False
         self.worker.consumer.update_strategies()
+        self.worker.consumer.reset_rate_limits()
         return True
 
     def run(self, source: str) -> dict[str, Any]:
@@ -137,6 +146,8 @@ class Engine:
         for key in self.redis.scan_iter(match=":1:*"):
             self.redis.delete(key)
         self._reset()
+        for kept in self._kept:
+            kept.tidy()
         self.recorder.begin()
         self._log.begin()
 
@@ -183,7 +194,8 @@ class Engine:
 def _enter(project: Path) -> None:
     """Make `project` the Django project of this process, as `lab.project.enter` does."""
     # Deprecations are for those who maintain what is shipped; the build's kernel shows none either.
-    warnings.filterwarnings("ignore")
+    for kind in (DeprecationWarning, PendingDeprecationWarning, SyntaxWarning):
+        warnings.filterwarnings("ignore", category=kind)
     sys.path.append(str(_MODULES))
     from lab.pages.browser.standins import broker
     from lab.paths import EXAMPLES
