@@ -27,11 +27,6 @@ _CALL = "<call>"
 _MODULES = Path(threads.__file__).parent / "modules"
 
 
-def calling() -> bool:
-    """Whether the call runs now, and not the worker."""
-    return threads.ident() == threads.threading.main_thread().ident
-
-
 class _Stream(io.TextIOBase):
     """What is printed: by the call for the page, by the worker for where Celery sends it."""
 
@@ -39,7 +34,7 @@ class _Stream(io.TextIOBase):
         self._told, self._worker = told, worker
 
     def write(self, text: str) -> int:
-        if calling():
+        if threads.main():
             self._told(text)
             return len(text)
         return int(self._worker.write(text) or 0)
@@ -54,12 +49,12 @@ class _Flag:
     def __init__(self) -> None:
         from celery import _state
 
-        self._state, self._calling, self._other = _state, calling(), False
+        self._state, self._calling, self._other = _state, threads.main(), False
 
     def swap(self) -> None:
         """Give the process that takes over its own."""
-        if calling() is not self._calling:
-            self._calling = calling()
+        if threads.main() is not self._calling:
+            self._calling = threads.main()
             mine, self._other = self._other, self._state.task_join_will_block()
             self._state._set_task_join_will_block(mine)
 
@@ -98,8 +93,8 @@ class Engine:
         self.worker = worker.start(app)
         worker_log.show_here()
         _separate_logs()
-        sys.stdout = _Stream(lambda text: tell("stdout", text), sys.stdout)  # type: ignore[assignment]
-        sys.stderr = _Stream(lambda text: tell("stderr", text), sys.stderr)  # type: ignore[assignment]
+        sys.stdout = _Stream(lambda text: tell("stdout", text), sys.stdout)
+        sys.stderr = _Stream(lambda text: tell("stderr", text), sys.stderr)
         collector.settle()
 
     def define(self, module: str, source: str) -> bool:
@@ -227,6 +222,6 @@ def _separate_logs() -> None:
             if type(handler) is logging.StreamHandler:
                 logger.removeHandler(handler)
             elif type(handler).__name__ == "Here":
-                handler.addFilter(lambda _: calling())
+                handler.addFilter(lambda _: threads.main())
             elif type(handler) is logging.FileHandler:
-                handler.addFilter(lambda _: not calling())
+                handler.addFilter(lambda _: not threads.main())

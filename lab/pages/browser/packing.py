@@ -40,7 +40,7 @@ def trace(calls: str) -> str:
     for name in _ABSENT:
         sys.modules[name] = None  # type: ignore[assignment]
     _play(json.loads(calls), project)
-    opened.update(module.__file__ for module in list(sys.modules.values()) if getattr(module, "__file__", None))
+    opened.update(str(module.__file__) for module in list(sys.modules.values()) if getattr(module, "__file__", None))
     mounted = (*map(str, _LIBRARIES), f"{_ROOT}/lab")
     return json.dumps(sorted(file for file in opened if file.startswith(mounted) and "__pycache__" not in file))
 

@@ -43,7 +43,7 @@ class Connection(sqlite3.Connection):
 
     commit = _patient(sqlite3.Connection.commit)
 
-    def cursor(self, factory: type[sqlite3.Cursor] = sqlite3.Cursor) -> Any:
+    def cursor(self, factory: type[sqlite3.Cursor] = sqlite3.Cursor) -> Any:  # type: ignore[override]
         """Return a cursor that waits."""
         return super().cursor(_cursor(factory))
 
