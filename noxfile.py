@@ -100,25 +100,23 @@ def tests(session: nox.Session) -> None:
     run(session, "-m", "pytest", "-q", "tests/lab", *session.posargs)
 
 
-def _pack(session: nox.Session) -> None:
-    """Make what a browser loads for Run; its tools stand in an environment of their own."""
+def _online(session: nox.Session) -> None:
+    """Install what makes and tests what a browser loads for Run, in an environment of its own."""
     stamp = ONLINE / "lock.sha256"
     wanted = hashlib.sha256(ONLINE_LOCK.read_bytes() + sys.version.encode()).hexdigest()
-    if not stamp.exists() or stamp.read_text() != wanted:
-        session.log(f"Installing {ONLINE_LOCK.name} into {ONLINE.relative_to(ROOT)} (once; about 65 MB)")
-        session.run(sys.executable, "-m", "venv", "--clear", str(ONLINE), external=True)
-        what = ["--require-hashes", "--no-deps", "-r", str(ONLINE_LOCK)]
-        session.run(
-            str(ONLINE / "bin" / "python"),
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--progress-bar=off",
-            *what,
-            external=True,
-        )
-        stamp.write_text(wanted)
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    session.log(f"Installing {ONLINE_LOCK.name} into {ONLINE.relative_to(ROOT)} (once; about 65 MB)")
+    session.run(sys.executable, "-m", "venv", "--clear", str(ONLINE), external=True)
+    what = ["--require-hashes", "--no-deps", "-r", str(ONLINE_LOCK)]
+    pip = [str(ONLINE / "bin" / "python"), "-m", "pip", "install", "--quiet", "--progress-bar=off"]
+    session.run(*pip, *what, external=True)
+    stamp.write_text(wanted)
+
+
+def _pack(session: nox.Session) -> None:
+    """Make what a browser loads for Run."""
+    _online(session)
     run(session, "-m", "lab.pages.browser.pack")
 
 
@@ -143,7 +141,9 @@ def docs(session: nox.Session) -> None:
 def site(session: nox.Session) -> None:
     """Test the built site and the live server in a headless Chromium, and what is copied. Pytest's options."""
     run(session, "-m", "tests.browser")
-    where = ["tests/site", "tests/live", "tests/test_guards.py"]
+    _online(session)
+    where = ["tests/site", "tests/live", "tests/online/test_calls.py", "tests/online/test_contracts.py"]
+    where += ["tests/test_guards.py"]
     run(session, "-m", "pytest", "-q", "-n", "2", "--dist", "loadgroup", *where, *session.posargs)
     # 3 is its word for a machine that has not what it needs, which it has said in a sentence; a fault is 1.
     run(session, "-m", "tests.vnu", code=(0, 3))
@@ -157,9 +157,11 @@ def new(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", default=False)
 def online(session: nox.Session) -> None:
-    """Play every call in a headless Chromium and write docs/recorded/online.json, which says which may have Run."""
+    """Prove Run on the built site anew and write docs/recorded/online.json; break it on purpose, run it 500 times."""
     run(session, "-m", "tests.browser")
+    _pack(session)
     run(session, "-m", "tests.online.record")
+    run(session, "-m", "pytest", "-q", "-s", "tests/online", *session.posargs)
 
 
 @nox.session(venv_backend="none", default=False)

@@ -1,6 +1,5 @@
 """What the Web Worker imports first: threads stand in before anything else is imported."""
 
-import gc
 import json
 from pathlib import Path
 
@@ -8,9 +7,10 @@ from js import page
 from pyodide.ffi import run_sync
 
 from lab.pages.browser.jspi import Jspi
-from lab.pages.browser.standins import threads
+from lab.pages.browser.standins import collector, threads
 
 threads.install(Jspi())
+collector.install()
 
 _PROJECT = Path("/faq/myauth")
 
@@ -22,8 +22,6 @@ def serve() -> None:
     """
     from lab.pages.browser.engine import Engine
 
-    # A collection while stacks are suspended corrupts Pyodide's memory: seen after about fifty calls.
-    gc.disable()
     engine = Engine(_PROJECT, lambda kind, data: page.tell(kind, json.dumps(data)))
     page.tell("ready", json.dumps(None))
     while True:

@@ -28,6 +28,6 @@ export const install = (scope, failed) => {
       const { promise, resolve } = Promise.withResolvers();
       return { promise, resolve: () => later(resolve) };
     },
-    spawn: (body) => later(() => body.callPromising().catch(failed)),
+    spawn: (body) => later(() => body.callPromising().catch(failed).finally(() => body.destroy())),
   };
 };

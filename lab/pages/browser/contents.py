@@ -10,6 +10,8 @@ from lab.paths import EXAMPLES, ROOT
 from lab.project import kept
 
 _HERE = "/faq"
+# Whole, as what a reader writes decides which files of it are read: time zones.
+_WHOLE = ("tzdata",)
 # What `importlib.metadata` reads at run time.
 _DATA = ("METADATA", "entry_points.txt")
 _LICENCES = ("licen", "copying", "notice", "authors")
@@ -25,9 +27,13 @@ def collect(used: list[str], mounts: dict[str, Path]) -> tuple[dict[str, Any], d
     for place in ("/mounted/wasm", "/mounted/more", "/mounted/site"):
         mine = {file.removeprefix(f"{place}/"): file for file in left if file.startswith(f"{place}/")}
         for distribution in distributions(path=[str(mounts[place])]):
-            owned = mine.keys() & {str(file) for file in distribution.files or []}
+            files = {str(file) for file in distribution.files or []}
+            owned = mine.keys() & files
             if not owned:
                 continue
+            if distribution.name in _WHOLE:
+                mine |= {name: f"{place}/{name}" for name in files if name.startswith(f"{distribution.name}/zoneinfo/")}
+                owned = mine.keys() & files
             folder = Path(str(distribution._path))  # type: ignore[attr-defined]
             entries |= {f"{_HERE}/site-packages/{name}": mine.pop(name) for name in owned}
             for name in _DATA:

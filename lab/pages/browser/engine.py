@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lab.pages.browser.standins import threads
+from lab.pages.browser.standins import collector, threads
 
 Told = Callable[[str, Any], None]
 # What a countdown of an hour needs, and a retry after it. An hour without a task takes seconds.
@@ -27,11 +27,6 @@ _CALL = "<call>"
 _MODULES = Path(threads.__file__).parent / "modules"
 
 
-def calling() -> bool:
-    """Whether the call runs now, and not the worker."""
-    return threads.ident() == threads.threading.main_thread().ident
-
-
 class _Stream(io.TextIOBase):
     """What is printed: by the call for the page, by the worker for where Celery sends it."""
 
@@ -39,7 +34,7 @@ class _Stream(io.TextIOBase):
         self._told, self._worker = told, worker
 
     def write(self, text: str) -> int:
-        if calling():
+        if threads.main():
             self._told(text)
             return len(text)
         return int(self._worker.write(text) or 0)
@@ -54,12 +49,12 @@ class _Flag:
     def __init__(self) -> None:
         from celery import _state
 
-        self._state, self._calling, self._other = _state, calling(), False
+        self._state, self._calling, self._other = _state, threads.main(), False
 
     def swap(self) -> None:
         """Give the process that takes over its own."""
-        if calling() is not self._calling:
-            self._calling = calling()
+        if threads.main() is not self._calling:
+            self._calling = threads.main()
             mine, self._other = self._other, self._state.task_join_will_block()
             self._state._set_task_join_will_block(mine)
 
@@ -79,20 +74,28 @@ class Engine:
         from lab import worker_log
         from lab.events import Recorder
         from lab.pages.browser import worker
-        from lab.pages.browser.standins import memory
+        from lab.pages.browser.standins import database, memory
 
         self._reset, self._app = laid.reset_database, app
         self.redis = memory.client()
         self.recorder = Recorder(app, os.environ["LAB_BROKER_URL"])
         laid.reset_database()
+        self._kept = [database.Keeper(path) for path in (laid.template(), Path(os.environ["LAB_DATABASE"]))]
         worker_log.capture(project)
         self._log = worker_log.Log(project)
-        threads.SCHEDULER.taken_over = _Flag().swap
+        flag = _Flag()
+
+        def taken_over() -> None:
+            flag.swap()
+            collector.tidy()
+
+        threads.SCHEDULER.taken_over = taken_over
         self.worker = worker.start(app)
         worker_log.show_here()
         _separate_logs()
-        sys.stdout = _Stream(lambda text: tell("stdout", text), sys.stdout)  # type: ignore[assignment]
-        sys.stderr = _Stream(lambda text: tell("stderr", text), sys.stderr)  # type: ignore[assignment]
+        sys.stdout = _Stream(lambda text: tell("stdout", text), sys.stdout)
+        sys.stderr = _Stream(lambda text: tell("stderr", text), sys.stderr)
+        collector.settle()
 
     def define(self, module: str, source: str) -> bool:
         """Replace tasks of `module` by those in `source`, for the call and for the worker; false where that raised."""
@@ -104,6 +107,7 @@ class Engine:
             self._raised(error)
             return False
         self.worker.consumer.update_strategies()
+        self.worker.consumer.reset_rate_limits()
         return True
 
     def run(self, source: str) -> dict[str, Any]:
@@ -137,6 +141,8 @@ class Engine:
         for key in self.redis.scan_iter(match=":1:*"):
             self.redis.delete(key)
         self._reset()
+        for kept in self._kept:
+            kept.tidy()
         self.recorder.begin()
         self._log.begin()
 
@@ -183,7 +189,8 @@ class Engine:
 def _enter(project: Path) -> None:
     """Make `project` the Django project of this process, as `lab.project.enter` does."""
     # Deprecations are for those who maintain what is shipped; the build's kernel shows none either.
-    warnings.filterwarnings("ignore")
+    for kind in (DeprecationWarning, PendingDeprecationWarning, SyntaxWarning):
+        warnings.filterwarnings("ignore", category=kind)
     sys.path.append(str(_MODULES))
     from lab.pages.browser.standins import broker
     from lab.paths import EXAMPLES
@@ -215,6 +222,6 @@ def _separate_logs() -> None:
             if type(handler) is logging.StreamHandler:
                 logger.removeHandler(handler)
             elif type(handler).__name__ == "Here":
-                handler.addFilter(lambda _: calling())
+                handler.addFilter(lambda _: threads.main())
             elif type(handler) is logging.FileHandler:
-                handler.addFilter(lambda _: not calling())
+                handler.addFilter(lambda _: not threads.main())

@@ -15,8 +15,6 @@ for (const [place, folder] of Object.entries(JSON.parse(mounts))) {
   python.FS.mkdirTree(place);
   python.FS.mount(python.FS.filesystems.NODEFS, { root: fs.realpathSync(folder) }, place);
 }
-// A collection while stacks are suspended corrupts Pyodide's memory.
-python.runPython("import gc; gc.disable()");
 const steps = python.runPython(fs.readFileSync(new URL("packing.py", import.meta.url), "utf8"));
 const words = fs.readFileSync(given, "utf8");
 try {

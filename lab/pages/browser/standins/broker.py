@@ -16,7 +16,7 @@ from kombu.utils.json import loads
 from lab.pages.browser.standins import memory
 
 
-class Poller(transport.MultiChannelPoller):  # type: ignore[misc]
+class Poller(transport.MultiChannelPoller):
     """kombu's own, for connections that can be asked at once."""
 
     def __init__(self) -> None:
@@ -76,13 +76,13 @@ class Poller(transport.MultiChannelPoller):  # type: ignore[misc]
         return False
 
 
-class Channel(transport.Channel):  # type: ignore[misc]
+class Channel(transport.Channel):
     """kombu's own, on the Redis in memory."""
 
     connection_class = memory.Connection
 
 
-class Transport(transport.Transport):  # type: ignore[misc]
+class Transport(transport.Transport):
     """kombu's own, with the other poller."""
 
     Channel = Channel
@@ -91,7 +91,7 @@ class Transport(transport.Transport):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         virtual.Transport.__init__(self, *args, **kwargs)
-        self.cycle = Poller()
+        self.cycle = Poller()  # type: ignore[assignment]
 
 
 def install() -> None:

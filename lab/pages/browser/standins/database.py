@@ -4,6 +4,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from functools import cache, wraps
+from pathlib import Path
 from typing import Any
 
 # As the lab's settings have it.
@@ -42,6 +43,18 @@ class Connection(sqlite3.Connection):
 
     commit = _patient(sqlite3.Connection.commit)
 
-    def cursor(self, factory: type[sqlite3.Cursor] = sqlite3.Cursor) -> Any:
+    def cursor(self, factory: type[sqlite3.Cursor] = sqlite3.Cursor) -> Any:  # type: ignore[override]
         """Return a cursor that waits."""
         return super().cursor(_cursor(factory))
+
+
+class Keeper:
+    """Keeps a database open: what SQLite maps into memory for the first connection is not given back in Pyodide."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection = sqlite3.connect(path)
+        self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+
+    def tidy(self) -> None:
+        """Empty the write-ahead log, as the last connection does when it closes."""
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()

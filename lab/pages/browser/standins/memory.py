@@ -42,8 +42,7 @@ class Connection(FakeRedisConnection):  # type: ignore[misc]
         if pushed or b"PUBLISH" in sent:
             while waiting:
                 threads.SCHEDULER.wake(waiting.pop())
-            caller = threads.SCHEDULER.current.ident == threads.threading.main_thread().ident
-            threads.SCHEDULER.park(time.monotonic() + (_HEAD_START if pushed and caller else 0.0))
+            threads.SCHEDULER.park(time.monotonic() + (_HEAD_START if pushed and threads.main() else 0.0))
 
 
 waiting: list[threads.Stack] = []

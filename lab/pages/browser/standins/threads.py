@@ -184,7 +184,7 @@ class _Handle:
 def _start(function: types.MethodType, *, handle: _Handle, daemon: bool = True) -> None:
     """`_thread.start_joinable_thread` for `threading.Thread`, the only one that calls it."""
     # A context can be left by the stack that entered it last only.
-    function.__self__._context = types.SimpleNamespace(run=lambda run: run())
+    function.__self__._context = types.SimpleNamespace(run=lambda run: run())  # type: ignore[attr-defined]
 
     def body() -> None:
         try:
@@ -207,6 +207,11 @@ def sleep(seconds: float) -> None:
     if seconds < 0:
         raise ValueError("sleep length must be non-negative")
     SCHEDULER.park(time.monotonic() + seconds)
+
+
+def main() -> bool:
+    """Whether the stack that runs is Python's main thread: the call."""
+    return ident() == threading.main_thread().ident
 
 
 def ident() -> int:
@@ -242,9 +247,9 @@ def install(engine: Engine) -> None:
     # Python's own substitute, by `current_thread`; C's is by the only real thread.
     import _threading_local
 
-    threading.local = _threading_local.local  # type: ignore[misc]
-    _thread._local = _threading_local.local  # type: ignore[misc]
+    threading.local = _threading_local.local  # type: ignore[assignment]
+    _thread._local = _threading_local.local  # type: ignore[misc, assignment]
     import queue
 
     queue.SimpleQueue = queue._PySimpleQueue  # type: ignore[attr-defined, misc]
-    time.sleep = sleep
+    time.sleep = sleep  # type: ignore[assignment]

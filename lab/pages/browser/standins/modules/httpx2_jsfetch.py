@@ -7,7 +7,7 @@ from httpx2._transports.base import AsyncBaseTransport, BaseTransport
 _WHY = "there is no network in this page"
 
 
-class JavascriptFetchTransport(BaseTransport):  # type: ignore[misc]
+class JavascriptFetchTransport(BaseTransport):
     """Refuses."""
 
     def __init__(self, *_args: Any, **_kwargs: Any) -> None: ...
@@ -17,7 +17,7 @@ class JavascriptFetchTransport(BaseTransport):  # type: ignore[misc]
         raise OSError(_WHY)
 
 
-class AsyncJavascriptFetchTransport(AsyncBaseTransport):  # type: ignore[misc]
+class AsyncJavascriptFetchTransport(AsyncBaseTransport):
     """Refuses."""
 
     def __init__(self, *_args: Any, **_kwargs: Any) -> None: ...
