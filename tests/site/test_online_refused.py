@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, expect
 
+from lab.pages.browser import pack
 from lab.paths import BUILD
 from tests.browser import another
 from tests.online.host import HTML, policy, serve
@@ -80,6 +81,8 @@ def test_all_that_is_loaded_is_listed_with_licence_and_source(browser: Browser, 
     rows = tab.page.locator("main table tbody tr")
     listed = rows.locator("th").all_inner_texts()
     assert {*packed, "Pyodide", "CPython", "CodeJar", "Prism"} == set(listed)
+    versions = [cell.partition(": ")[2] for cell in rows.locator("td:nth-child(2)").all_text_contents()]
+    assert dict(zip(listed, versions, strict=True))["Pyodide"] == pack._PYODIDE
     for link in tab.page.locator("main table a[href*='licences/']").all():
         answer = tab.page.request.get(str(link.evaluate("node => node.href")))
         assert answer.ok
