@@ -1,5 +1,6 @@
 """Run on the built site: which calls have it, and what they print."""
 
+import html
 import re
 
 import pytest
@@ -27,7 +28,7 @@ def test_a_call_that_was_not_proven_has_no_run_and_says_why() -> None:
             file = re.search(r'data-file="examples/([^"]+)"', figure)
             if file and "everything" not in name and (why := re.search(r"No Run in your browser: (.*?)\.</p>", figure)):
                 assert "data-online" not in figure
-                told[file[1]] = why[1]
+                told[file[1]] = html.unescape(why[1])
     assert told == {call: online.refusal(call) for call in online.calls() if online.refusal(call)}
 
 
