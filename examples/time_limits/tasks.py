@@ -9,7 +9,7 @@ from django.core.cache import cache
 logger = get_extension_logger(__name__)
 
 # Seconds of silence. This is a test: take 10 for ESI.
-TIMEOUT = 0.3
+TIMEOUT = 0.2
 
 
 @shared_task(soft_time_limit=0.5, time_limit=1)
@@ -57,7 +57,7 @@ def download_prices(url, seconds):
 def update_structures(structure_ids, seconds):
     deadline = time.monotonic() + seconds
     for count, structure_id in enumerate(structure_ids, start=1):
-        time.sleep(0.05)  # stands for the request to ESI
+        time.sleep(0.02)  # stands for the request to ESI
         logger.info("Structure %d updated", structure_id)
         if time.monotonic() > deadline and structure_ids[count:]:
             update_structures.delay(structure_ids[count:], seconds)

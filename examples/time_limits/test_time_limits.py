@@ -181,11 +181,17 @@ def bar(rig, group, run, colour):
 
 
 def stack(rig, worker, line):
-    """Have a worker write down where its threads stand until one stands at `line`."""
+    """Have a worker write down where its threads stand until one stands at `line`, and return what it wrote."""
+    asked = 0
 
     def stands():
-        worker.signal(signal.SIGUSR1)
-        return line in rig.printed(worker) or not worker.alive
+        nonlocal asked
+        said = rig.printed(worker)
+        # One after the other: the next would come while it writes, and find it at that.
+        if line not in said and said.count("\nMainThread\n") == asked:
+            worker.signal(signal.SIGUSR1)
+            asked += 1
+        return line in said
 
     rig.wait(stands, f"{line!r} in what {worker.name} writes")
     return rig.printed(worker)
@@ -240,7 +246,7 @@ def test_limits_set_at_runtime_are_confirmed_and_ignored_by_both_pools(rig):
 @pytest.mark.workers
 @pytest.mark.broken_by(r"with limits in the settings it failed", **LIMITED)
 def test_a_worker_with_threads_ignores_the_limits_of_the_settings(rig, monkeypatch):
-    """A worker with threads ignores the settings `task_soft_time_limit` and `task_time_limit`, which Auth leaves out."""
+    """A worker with threads ignores the settings `task_soft_time_limit` and `task_time_limit`; Auth sets neither."""
     for name, limit in (("task_soft_time_limit", 0.1), ("task_time_limit", 0.2)):
         assert current_app.conf[name] is None, "Auth sets it"
         monkeypatch.setitem(current_app.conf, name, limit)
@@ -391,14 +397,14 @@ def test_sigquit_does_not_end_a_running_task(rig):
     new="requests.Session().get(url)\n",
 )
 def test_a_request_with_a_timeout_gives_up_by_itself(rig):
-    """A request with a `timeout` gives up when the server keeps silent for so long: twenty of twenty, on five threads."""
+    """A request with a `timeout` gives up when the server keeps silent for so long: twenty of twenty."""
     with server() as url:
         for _ in range(20):
             tasks.update_status_or_give_up.delay(url)
         rig.send(tasks.update_member, 20, 2112000001)
         failed = [run for run in rig.settle() if run.state == "failed"]
     assert len(failed) == 20
-    assert all("Read timed out. (read timeout=0.3)" in run.exception for run in failed), failed[0].exception
+    assert all("Read timed out. (read timeout=0.2)" in run.exception for run in failed), failed[0].exception
     assert numbers(rig) == [*range(1, 21)]
 
 
@@ -411,12 +417,12 @@ def test_a_request_with_a_timeout_gives_up_by_itself(rig):
 )
 def test_a_timeout_counts_silence_and_not_the_whole(rig):
     """A `timeout` counts the silence between two pieces of an answer: one that trickles in may take longer than it."""
-    with server(*dripping(20)) as url:
+    with server(*dripping(15)) as url:
         tasks.update_status_or_give_up.delay(url)
         (run,) = rig.settle()
     assert run.state == "succeeded", f"it {run.state}: {run.exception}"
     assert run.ended - run.started > 2 * tasks.TIMEOUT, f"it took {run.ended - run.started:.2f} s"
-    assert rig.logged() == ["INFO Status: 20 bytes"]
+    assert rig.logged() == ["INFO Status: 15 bytes"]
 
 
 @pytest.mark.timed(0.2)
@@ -426,13 +432,13 @@ def test_a_deadline_between_the_pieces_of_an_answer_ends_a_slow_download(rig):
 
     What comes in time comes whole.
     """
-    with server(*dripping(40)) as slow, server(*dripping(2)) as quick:
+    with server(*dripping(30)) as slow, server(*dripping(2)) as quick:
         for _ in range(20):
-            tasks.download_prices.delay(slow, 0.3)
+            tasks.download_prices.delay(slow, 0.2)
             tasks.download_prices.delay(quick, 60)
         told = [run.exception for run in rig.settle() if run.state == "failed"]
     assert len(told) == 20, f"{len(told)} of 20 gave up"
-    assert set(told) == {"TimeoutError('the prices did not come within 0.3 s')"}, set(told)
+    assert set(told) == {"TimeoutError('the prices did not come within 0.2 s')"}, set(told)
     assert rig.logged() == ["INFO Prices: 2 bytes"] * 20
 
 
@@ -491,10 +497,10 @@ def test_a_program_that_is_run_with_a_timeout_is_killed(rig):
     The task fails with `TimeoutExpired`.
     """
     for _ in range(20):
-        tasks.render_map.delay(["sleep", "97"], 0.2)
+        tasks.render_map.delay(["sleep", "97"], 0.1)
     tasks.render_map.delay(["true"], 60)
     told = [run.exception for run in rig.settle() if run.state == "failed"]
-    assert told == ["TimeoutExpired(['sleep', '97'], 0.2)"] * 20, told
+    assert [one.partition("]")[0] for one in told] == ["TimeoutExpired(['sleep', '97'"] * 20, told
     assert not [one for one in psutil.process_iter(["cmdline"]) if one.info["cmdline"] == ["sleep", "97"]]
     assert rig.logged() == ["INFO Map rendered"]
 
@@ -602,7 +608,7 @@ def test_a_chain_ends_before_a_link_that_is_revoked_in_time(rig):
 """),
 )
 def test_a_restart_of_the_worker_forgets_what_was_revoked(rig):
-    """Workers keep what was revoked in memory: after a restart of all, the tasks run. There is no `--statedb` in Auth."""
+    """Auth's worker keeps in memory what was revoked: after a restart the tasks run."""
     (worker,) = rig.workers
     ids = [tasks.update_member.apply_async([2112000000 + number], queue="later").id for number in range(1, 21)]
     revoke(rig, *ids)
@@ -615,7 +621,7 @@ def test_a_restart_of_the_worker_forgets_what_was_revoked(rig):
 
 @pytest.mark.broken_by(r"it answers \{'ok'", **TERMINATING)
 def test_on_threads_terminate_raises_in_the_worker_and_the_task_runs_on(rig):
-    """On threads `revoke` with `terminate=True` raises `NotImplementedError` in the worker; the task runs to its end."""
+    """On threads `revoke` with `terminate=True` raises `NotImplementedError` in the worker; the task runs on."""
     with rig.hold(MEMBER):
         ids = [tasks.update_member.delay(2112000000 + number).id for number in range(1, 6)]
         rig.started(MEMBER, 5)
@@ -707,18 +713,25 @@ def test_a_purge_of_both_queues_empties_all_twenty_lists(rig):
     assert rig.waiting() == {}
 
 
-@pytest.mark.broken_by(r"13 .*did not happen|ran: ", conf={"worker_disable_prefetch": True})
+@pytest.mark.fresh
+@pytest.mark.broken_by(r"did not happen", conf={"worker_disable_prefetch": True})
 def test_a_purge_leaves_what_workers_have_taken(rig):
-    """A purge leaves what workers have taken: what runs, what is next for a thread, and countdowns; all of it runs."""
-    rig.send(tasks.update_member, 3, 2112000001, countdown=1)
+    """A purge leaves what a worker has taken: what runs and what is next for a thread, which run, and its countdowns.
+
+    Of thirty starts ten run after it.
+    """
+    rig.send(tasks.update_member, 3, 2112000031, countdown=600)
     let_them_take(rig, 3)
     with rig.hold(MEMBER):
-        rig.send(tasks.update_member, 20, 2112000004)
+        rig.send(tasks.update_member, 30, 2112000001)
         let_them_take(rig, 13)
         thrown = current_app.control.purge()
-    rig.settle()
-    rig.same(numbers(rig), [*range(1, 14)], "ran: {}")
-    assert thrown == 10, f"{thrown} were thrown away"
+    rig.finished(MEMBER, 10)
+    let_them_take(rig, 3)
+    assert thrown == 20, f"{thrown} were thrown away"
+    rig.same(numbers(rig), [*range(1, 11)], "ran: {}")
+    (held,) = replies([current_app.control.inspect(timeout=SOON, limit=1).scheduled()])
+    assert len(held) == 3, f"{len(held)} countdowns are left"
 
 
 @pytest.mark.broken_by(
@@ -753,11 +766,13 @@ def test_one_task_can_be_dropped_from_all_lists_while_the_others_stay(rig):
     left = sum(count for key, count in rig.waiting().items() if key.startswith("services"))
     current_app.control.add_consumer("services", destination=[rig.workers[0].node], reply=True, timeout=SOON, limit=1)
     rig.resume()
-    rig.settle()
+    rig.finished(CORPORATIONS, 20)
+    rig.finished(ANNOUNCE, 5)
+    let_them_take(rig, 0)
     assert numbers(rig) == [*range(1, 21)]
     assert announced(rig) == [41, 42, 43, 44, 45]
     assert left == 5
-    assert rig.runs(MEMBER)[0].started is None
+    assert not [run for run in rig.runs(MEMBER) if run.received is not None]
 
 
 @pytest.mark.fresh
@@ -810,14 +825,3 @@ def test_a_paused_worker_ends_what_it_has_taken_and_takes_nothing_until_it_is_re
     rig.demo("demo_resume.py")
     rig.settle()
     assert numbers(rig) == [*range(1, 21)]
-
-
-@pytest.mark.fresh
-def test_x(rig):
-    """idle"""
-    current_app.control.cancel_consumer("celery", destination=["celery@worker_00"])
-    rig.send(tasks.update_member, 5, 2112000001)
-    for _ in range(6):
-        current_app.control.ping(timeout=SOON, limit=1)
-        time.sleep(0.5)
-    assert 0, (rig.waiting(), rig.redis.hgetall("unacked"), rig.logged(), rig.runs(), len(rig.runs()))
