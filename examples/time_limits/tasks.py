@@ -8,9 +8,6 @@ from django.core.cache import cache
 
 logger = get_extension_logger(__name__)
 
-# Seconds of silence. This is a test: take 10 for ESI.
-TIMEOUT = 0.2
-
 
 @shared_task(soft_time_limit=0.5, time_limit=1)
 def update_assets(pages):
@@ -33,6 +30,9 @@ def update_contracts(pages):
 def update_status(url):
     answer = requests.Session().get(url)
     logger.info("Status: %d bytes", len(answer.content))
+
+
+TIMEOUT = 0.2  # seconds of silence; take 10 for ESI
 
 
 @shared_task

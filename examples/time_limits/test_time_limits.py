@@ -173,11 +173,15 @@ def announced(rig):
     return sorted(int(line[-2:]) for line in rig.logged() if line.startswith("INFO Announced"))
 
 
-def bar(rig, group, run, colour):
+def bar(rig, pool, run, note):
     """Add a run to the chart of the limits."""
-    took = run.ended - run.started
-    note = run.state if run.state == "succeeded" else "killed" if "Traceback" in run.exception else "failed"
-    rig.chart("limits", "timeline", [(group, "", 0, took, colour, note)], values={})
+    colour = "one" if pool == "threads" else "two"
+    rig.chart(
+        "limits",
+        "timeline",
+        [(pool, "", 0, run.ended - run.started, colour, note)],
+        values={"soft": str(tasks.update_assets.soft_time_limit), "hard": str(tasks.update_assets.time_limit)},
+    )
 
 
 def stack(rig, worker, line):
@@ -209,7 +213,7 @@ def test_a_worker_with_threads_ignores_the_limits_of_the_decorator(rig):
     assert run.ended - run.started > 1 == tasks.update_assets.time_limit, f"it took {run.ended - run.started:.2f} s"
     rig.same(rig.logged(), [BEGINS, ENDS], "logged {}")
     assert "limit" not in rig.printed(rig.workers[0]).replace("time_limits", ""), "the worker has a word on it"
-    bar(rig, "threads", run, "one")
+    bar(rig, "threads", run, "succeeded")
 
 
 @pytest.mark.broken_by(r"it failed", **LIMITED)
@@ -271,7 +275,7 @@ def test_on_prefork_the_soft_limit_raises_in_the_task(rig):
     assert (run.state, run.exception) == ("failed", "SoftTimeLimitExceeded()"), f"it {run.state}: {run.exception}"
     assert f"Soft time limit (0.5s) exceeded for {ASSETS}" in rig.printed(rig.workers[0])
     rig.same(rig.logged(), [BEGINS], "logged {}")
-    bar(rig, "prefork, soft limit", run, "two")
+    bar(rig, "prefork", run, "soft limit")
 
 
 @pytest.mark.timed(0.5)
@@ -294,7 +298,7 @@ def test_on_prefork_a_task_that_catches_the_soft_limit_is_killed_by_the_hard_one
     rig.send(tasks.update_member, 20, 2112000001)
     rig.settle()
     assert numbers(rig) == [*range(1, 21)]
-    bar(rig, "prefork, hard limit", run, "three")
+    bar(rig, "prefork", run, "hard limit")
 
 
 @pytest.mark.workers(PREFORK)
@@ -360,7 +364,8 @@ def test_sigusr1_makes_a_worker_write_where_each_of_its_threads_stands(rig):
         rig.finished(MEMBER, 20)
     rig.settle()
     assert "answer = requests.Session().get(url)" in said
-    assert "tasks.py" in said
+    assert "LOCAL VARIABLES" in said
+    assert f"'url': '{url}'" in said
     assert numbers(rig) == [*range(1, 21)]
 
 
@@ -824,4 +829,27 @@ def test_a_paused_worker_ends_what_it_has_taken_and_takes_nothing_until_it_is_re
     assert left == 10, f"in Redis: {left}"
     rig.demo("demo_resume.py")
     rig.settle()
+    assert numbers(rig) == [*range(1, 21)]
+
+
+@pytest.mark.fresh
+@pytest.mark.workers({"paused": True}, {"program": "worker_services"})
+@pytest.mark.broken_by(
+    r"did not happen",
+    **in_worker("""
+    from celery.worker.control import Panel
+
+    add = Panel.data["add_consumer"]
+    Panel.data["add_consumer"] = lambda state, **told: add(state, **told) if "services" not in state.hostname else None
+    """),
+)
+def test_resumed_without_a_name_the_worker_for_services_takes_ordinary_tasks(rig):
+    """`add_consumer("celery")` without a `destination` makes the worker for services take ordinary tasks too."""
+    with rig.hold(MEMBER):
+        current_app.control.add_consumer("celery", reply=True, timeout=SOON, limit=2)
+        rig.send(tasks.update_member, 20, 2112000001)
+        # Five threads of the one, one of the other.
+        rig.started(MEMBER, 6)
+    rig.settle()
+    assert {run.worker for run in rig.runs(MEMBER)} == {"worker_00", "worker_services_00"}
     assert numbers(rig) == [*range(1, 21)]
