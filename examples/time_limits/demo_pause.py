@@ -1,3 +1,3 @@
 from celery import current_app
 
-current_app.control.cancel_consumer("celery", destination=["celery@worker_00"])
+current_app.control.cancel_consumer("celery")
