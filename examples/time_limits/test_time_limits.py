@@ -328,7 +328,7 @@ def test_on_prefork_the_limits_of_a_call_count(rig):
 
 
 @pytest.mark.broken_by(
-    r"after 5 members", file="tasks.py", old="requests.Session().get(url)", new="requests.get(url, timeout=TIMEOUT)"
+    r"did not happen", file="tasks.py", old="requests.Session().get(url)", new="requests.get(url, timeout=TIMEOUT)"
 )
 def test_five_requests_without_an_answer_stop_a_worker_of_five_threads(rig):
     """Five requests to a server that keeps silent stop a worker of five threads: nothing else runs until one ends.
@@ -522,7 +522,7 @@ def test_a_program_that_is_run_with_a_timeout_is_killed(rig):
         "CalledProcessError(1, ['false'",
         *["TimeoutExpired(['sleep', '97'"] * 20,
     ], told
-    assert not [one for one in psutil.process_iter(["cmdline"]) if one.info["cmdline"] == ["sleep", "97"]]
+    assert not psutil.Process(rig.workers[0].pid).children(recursive=True), "a program is left"
     assert rig.logged() == ["INFO Map rendered"]
 
 
@@ -552,7 +552,15 @@ def test_on_threads_revoke_reaches_no_task_that_a_worker_has_taken(rig):
     assert waiting == {LOW + "5": 10, SERVICES + "5": 2}, f"in Redis: {waiting}"
 
 
-@pytest.mark.broken_by(r"2 waited", **DEAF)
+@pytest.mark.broken_by(r"0 of 20 were thrown away", **DEAF)
+@pytest.mark.broken_by(
+    r"in Redis: \{\}",
+    **in_worker("""
+    from celery.worker.control import Panel
+
+    Panel.data["revoke"] = lambda state, **_: {"ok": state.app.control.purge()}
+    """),
+)
 def test_a_revoked_message_waits_until_a_worker_takes_it(rig):
     """A revoked message stays in Redis, and counts there, until a worker takes it and throws it away."""
     with rig.hold(MEMBER):
@@ -563,7 +571,7 @@ def test_a_revoked_message_waits_until_a_worker_takes_it(rig):
         waiting = rig.waiting()
     thrown = [run for run in rig.settle() if run.state == "revoked"]
     assert waiting == {LOW + "5": 20}, f"in Redis: {waiting}"
-    assert sorted(run.id for run in thrown) == sorted(ids), f"{len(thrown)} of 20 were thrown away, 2 waited"
+    assert sorted(run.id for run in thrown) == sorted(ids), f"{len(thrown)} of 20 were thrown away"
     assert numbers(rig) == [*range(1, 11)]
 
 
@@ -758,9 +766,9 @@ def test_a_purge_leaves_what_workers_have_taken(rig):
 @pytest.mark.broken_by(
     r"ran: \[1\]",
     **in_worker("""
-    from celery.app import trace
+    from celery.signals import task_prerun
 
-    trace.signals.task_prerun.connect(lambda task, **_: task.request.update(chain=None), weak=False)
+    task_prerun.connect(lambda task, **_: task.request.update(chain=None), weak=False)
     """),
 )
 def test_a_purge_does_not_end_a_chain_whose_link_runs(rig):
