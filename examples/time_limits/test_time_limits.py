@@ -377,7 +377,6 @@ def test_sigusr1_makes_a_worker_write_where_each_of_its_threads_stands(rig):
     rig.settle()
     assert "answer = requests.Session().get(url)" in said
     assert "LOCAL VARIABLES" in said
-    assert f"'url': '{url}'" in said
     assert numbers(rig) == [*range(1, 21)]
 
 
@@ -393,15 +392,19 @@ def test_sigusr1_makes_a_worker_write_where_each_of_its_threads_stands(rig):
     """),
 )
 def test_sigquit_does_not_end_a_running_task(rig):
-    """At SIGQUIT, Celery's cold shutdown, a worker with threads logs `NotImplementedError` and ends with its tasks."""
+    """At SIGQUIT, Celery's cold shutdown, a busy worker with threads logs `NotImplementedError`, and its tasks run on.
+
+    Of twenty starts the five that run end, and fifteen wait in Redis when the worker has ended.
+    """
     (worker,) = rig.workers
     with rig.hold(MEMBER):
-        rig.send(tasks.update_member, 5, 2112000001)
-        rig.started(MEMBER, 5)
+        rig.send(tasks.update_member, 20, 2112000001)
+        let_them_take(rig, 10)
         worker.signal(signal.SIGQUIT)
         rig.wait(lambda: "NotImplementedError" in rig.printed(worker), "a word of the worker")
     assert worker.join(SOON), "the worker has not ended"
     rig.same(numbers(rig), [1, 2, 3, 4, 5], "logged {}")
+    assert (rig.waiting(), rig.redis.hlen("unacked")) == ({LOW + "5": 15}, 0)
 
 
 # ---- what to do instead of a limit
@@ -490,7 +493,7 @@ def test_the_client_of_django_esi_gives_up_by_itself(rig, monkeypatch):
     new="if not structure_ids[count - 1 :]:",
 )
 @pytest.mark.broken_by(
-    r"updated: .*17959, 10",
+    r"updated: ",
     file="tasks.py",
     old="delay(structure_ids[count:], seconds)",
     new="delay(structure_ids[count - 1 :], seconds)",
@@ -531,7 +534,7 @@ def test_a_program_that_is_run_with_a_timeout_is_killed(rig):
 
 @pytest.mark.workers({}, {"program": "worker_services"})
 @pytest.mark.broken_by(r"ran: \[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11", **DEAF)
-@pytest.mark.broken_by(r"ran: \[1, 2, 3, 4, 5\]", **MINDFUL)
+@pytest.mark.broken_by(r"ran: \[1, 2, 3, 4, 5, 21\]", **MINDFUL)
 def test_on_threads_revoke_reaches_no_task_that_a_worker_has_taken(rig):
     """On threads `revoke` reaches only what waits in Redis: what a worker runs or has taken, runs all the same.
 
@@ -569,8 +572,8 @@ def test_a_revoked_message_waits_until_a_worker_takes_it(rig):
         ids = [tasks.update_member.delay(2112000000 + number).id for number in range(11, 31)]
         revoke(rig, *ids)
         waiting = rig.waiting()
-    thrown = [run for run in rig.settle() if run.state == "revoked"]
     assert waiting == {LOW + "5": 20}, f"in Redis: {waiting}"
+    thrown = [run for run in rig.settle() if run.state == "revoked"]
     assert sorted(run.id for run in thrown) == sorted(ids), f"{len(thrown)} of 20 were thrown away"
     assert numbers(rig) == [*range(1, 11)]
 
@@ -878,5 +881,5 @@ def test_resumed_without_a_name_the_worker_for_services_takes_ordinary_tasks(rig
         # Five threads of the one, one of the other.
         rig.started(MEMBER, 6)
     rig.settle()
-    assert {run.worker for run in rig.runs(MEMBER)} == {"worker_00", "worker_services_00"}
+    assert {run.worker.rstrip("0123456789") for run in rig.runs(MEMBER)} == {"worker_", "worker_services_"}
     assert numbers(rig) == [*range(1, 21)]
