@@ -394,7 +394,7 @@ def test_sigusr1_makes_a_worker_write_where_each_of_its_threads_stands(rig):
 def test_sigquit_does_not_end_a_running_task(rig):
     """At SIGQUIT, Celery's cold shutdown, a busy worker with threads logs `NotImplementedError`, and its tasks run on.
 
-    Of twenty starts the five that run end, and fifteen wait in Redis when the worker has ended.
+    The worker waits for the five that run; of twenty starts the others run or are put back.
     """
     (worker,) = rig.workers
     with rig.hold(MEMBER):
@@ -403,8 +403,9 @@ def test_sigquit_does_not_end_a_running_task(rig):
         worker.signal(signal.SIGQUIT)
         rig.wait(lambda: "NotImplementedError" in rig.printed(worker), "a word of the worker")
     assert worker.join(SOON), "the worker has not ended"
-    rig.same(numbers(rig), [1, 2, 3, 4, 5], "logged {}")
-    assert (rig.waiting(), rig.redis.hlen("unacked")) == ({LOW + "5": 15}, 0)
+    ran = numbers(rig)
+    rig.same(ran[:5], [1, 2, 3, 4, 5], "logged {}")
+    assert (rig.waiting(), rig.redis.hlen("unacked")) == ({LOW + "5": 20 - len(ran)}, 0)
 
 
 # ---- what to do instead of a limit
