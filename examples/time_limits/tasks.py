@@ -18,10 +18,10 @@ def update_assets(pages):
 
 
 @shared_task(soft_time_limit=0.2, time_limit=1)
-def update_contracts(pages):
-    for _ in range(pages):
+def update_contracts(urls):
+    for url in urls:
         try:
-            time.sleep(0.1)  # stands for a page from ESI
+            requests.Session().get(url)
         except Exception:
             logger.exception("Contracts: a page failed")
 

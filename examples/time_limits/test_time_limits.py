@@ -297,8 +297,9 @@ def test_on_prefork_a_task_that_catches_the_soft_limit_is_killed_by_the_hard_one
 
     The task has failed, and the worker runs twenty others.
     """
-    tasks.update_contracts.delay(pages=100)
-    (run,) = rig.finished(CONTRACTS)
+    with server() as url:
+        tasks.update_contracts.delay([url, url])
+        (run,) = rig.finished(CONTRACTS)
     said = rig.printed(rig.workers[0])
     assert run.state == "failed", f"it {run.state}"
     assert f"Soft time limit (0.2s) exceeded for {CONTRACTS}" in said
@@ -328,7 +329,10 @@ def test_on_prefork_the_limits_of_a_call_count(rig):
 
 
 @pytest.mark.broken_by(
-    r"did not happen", file="tasks.py", old="requests.Session().get(url)", new="requests.get(url, timeout=TIMEOUT)"
+    r"did not happen",
+    file="tasks.py",
+    old="answer = requests.Session().get(url)",
+    new="answer = requests.get(url, timeout=TIMEOUT)",
 )
 def test_five_requests_without_an_answer_stop_a_worker_of_five_threads(rig):
     """Five requests to a server that keeps silent stop a worker of five threads: nothing else runs until one ends.
@@ -355,6 +359,9 @@ def test_five_requests_without_an_answer_stop_a_worker_of_five_threads(rig):
         tasks.update_status.delay(url)
         rig.settle()
     assert rig.logged()[-1] == "INFO Status: 2 bytes"
+    tasks.update_contracts.delay([url])
+    rig.settle()
+    assert rig.logged()[-1] == "ERROR Contracts: a page failed"
 
 
 @pytest.mark.broken_by(
