@@ -9,13 +9,11 @@ class Handler(BaseHTTPRequestHandler):
         if status is None:
             self.server.speak.wait()
             status = 200
-        body = json.dumps({"name": self.path}).encode()
         self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(json.dumps({"name": self.path}).encode())
 
     def log_message(self, *args):
         pass

@@ -1,4 +1,3 @@
-import random
 import time
 
 import requests
@@ -51,7 +50,7 @@ def update_character(character_id, esi):
     logger.info("Updated %s", character["name"])
 
 
-@shared_task(bind=True, autoretry_for=(TryLater,), max_retries=5, retry_backoff=60)
+@shared_task(bind=True, autoretry_for=(TryLater,), max_retries=5, retry_backoff=True)
 def update_wallet(self, corporation_id, esi):
     try:
         wallet = fetch(f"{esi}/wallets/{corporation_id}")
@@ -62,7 +61,7 @@ def update_wallet(self, corporation_id, esi):
     logger.info("Updated %s", wallet["name"])
 
 
-@shared_task(autoretry_for=(TryLater,), max_retries=None, retry_backoff=3600, retry_jitter=False)
+@shared_task(autoretry_for=(TryLater,), retry_backoff=3600, retry_jitter=False)
 def update_contracts(corporation_id, esi):
     fetch(f"{esi}/contracts/{corporation_id}")
 
@@ -92,7 +91,7 @@ def update_titles(self, corporation_id, esi):
         logger.error("The titles of %s are not updated", corporation_id)
 
 
-@shared_task(bind=True, max_retries=None)
+@shared_task(bind=True)
 def update_medals(self, corporation_id, esi):
     try:
         try:
@@ -104,6 +103,12 @@ def update_medals(self, corporation_id, esi):
         raise
     except Exception:
         logger.error("The medals of %s are not updated", corporation_id)
+
+
+@shared_task(autoretry_for=(TryLater,), max_retries=None, default_retry_delay=0.2)
+def update_loyalty(corporation_id, esi):
+    loyalty = fetch(f"{esi}/loyalty/{corporation_id}")
+    logger.info("Updated %s", loyalty["name"])
 
 
 @shared_task
@@ -139,7 +144,7 @@ def update_all(self, corporation_ids, esi):
     except TryLater as error:
         raise self.retry(exc=error, countdown=error.wait or 60) from error
     for corporation_id in corporation_ids:
-        update_corporation.apply_async([corporation_id, esi], priority=7)
+        update_corporation.delay(corporation_id, esi)
 
 
 GATE = "retries_told_to_wait"
@@ -152,7 +157,7 @@ def fetch_unless_told_to_wait(url):
     try:
         return fetch(url)
     except TryLater as error:
-        cache.set(GATE, True, timeout=error.wait or 60)
+        cache.set(GATE, "", timeout=error.wait or 60)
         raise
 
 
@@ -161,8 +166,7 @@ def update_assets(self, corporation_id, esi):
     try:
         assets = fetch_unless_told_to_wait(f"{esi}/assets/{corporation_id}")
     except TryLater as error:
-        spread = random.uniform(0, 1)
-        raise self.retry(exc=error, countdown=(error.wait or 60) + spread) from error
+        raise self.retry(exc=error, countdown=error.wait or 60) from error
     logger.info("Updated %s", assets["name"])
 
 
@@ -201,7 +205,7 @@ def update_killmails(corporation_id, esi):
     logger.info("Updated %s", killmails["name"])
 
 
-@shared_task(bind=True, max_retries=5)
+@shared_task(bind=True)
 @rate_limit_retry_task
 def update_blueprints(self, corporation_id):
     # Stands for what django-esi's client raises where ESI answers 420.
