@@ -195,7 +195,7 @@ def update_standings(self, corporation_id, esi):
     try:
         standings = fetch(f"{esi}/standings/{corporation_id}")
     except TryLater as error:
-        raise self.retry(exc=error, countdown=0.2, priority=9) from error
+        raise self.retry(exc=error, countdown=0.1, priority=9) from error
     logger.info("Updated %s with priority %s", standings["name"], self.request.delivery_info["priority"])
 
 
