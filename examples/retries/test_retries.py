@@ -275,6 +275,9 @@ def test_a_retry_that_is_passed_on_runs_the_next_link_once(rig):
     medals = rig.settle(after="demo_passed_on.py")[0]
     waits(rig, [medals.id], [0.2], "it waits")
     rig.same(rig.logged(), ["INFO Updated /medals/98000001", "INFO Corporation 98000001 is done"], "logged {}")
+    tasks.update_medals.delay(98000002, Server(404).url)
+    rig.settle()
+    assert rig.logged()[2:] == ["ERROR The medals of 98000002 are not updated"], rig.logged()
 
 
 @pytest.mark.broken_by(r"asked for", **broken("rest = corporation_ids[number:]", "rest = corporation_ids"))
@@ -430,7 +433,8 @@ def test_when_a_worker_holds_as_many_retries_as_it_may_an_urgent_task_waits_for_
 
     Measured with a tenth of Auth's limit, 10 in place of 100, and 15 tasks whose server tells all to come back later.
     """
-    monkeypatch.setitem(current_app.conf, "worker_eta_task_limit", current_app.conf.worker_eta_task_limit // 10)
+    limit = current_app.conf.worker_eta_task_limit
+    monkeypatch.setitem(current_app.conf, "worker_eta_task_limit", limit // 10)
     rig.start_worker()
 
     for ahead in (1, 4, 16):
@@ -457,7 +461,12 @@ def test_when_a_worker_holds_as_many_retries_as_it_may_an_urgent_task_waits_for_
         ],
         counted="tasks",
         marks=[(runs[urgent].sent - first, "urgent task sent"), (runs[urgent].started - first, "urgent task starts")],
-        values={"tasks": len(ids), "held": 10, "seconds": f"{runs[urgent].started - runs[urgent].sent:.1f}"},
+        values={
+            "tasks": len(ids),
+            "held": limit // 10,
+            "limit": limit,
+            "seconds": f"{runs[urgent].started - runs[urgent].sent:.1f}",
+        },
     )
 
 
@@ -584,7 +593,7 @@ def test_the_wait_that_the_server_asks_for_is_kept(rig):
 @pytest.mark.fresh
 @pytest.mark.broken_by(r"before it ends: accepted", **broken("@shared_task(base=QueueOnce, ", "@shared_task("))
 def test_the_lock_may_end_before_the_last_attempt(rig):
-    """A retry does not lengthen the lock of `QueueOnce`: when its time is over, another start is accepted.
+    """A retry does not lengthen the lock of `QueueOnce`: when its time is over, another start is accepted and runs.
 
     Measured with a lock that was made to end at once, in place of an hour.
     """
@@ -595,4 +604,6 @@ def test_the_lock_may_end_before_the_last_attempt(rig):
     rejected = tasks.update_killmails.delay(98000001, down.url).id is None
     assert rejected, "before it ends: accepted"
     cache.expire(lock, 0)
+    down.answers = (200,)
     assert tasks.update_killmails.delay(98000001, down.url).id, "after its end: rejected"
+    rig.wait(lambda: "/killmails/98000001" in updated(rig), "the end of the other")
