@@ -6,8 +6,8 @@ import logging
 import os
 import re
 import runpy
-import signal
 import threading
+import time
 from collections import Counter
 from contextlib import contextmanager
 
@@ -55,6 +55,22 @@ def patience(hours):
     return {"conf": {"broker_transport_options": transport(visibility_timeout=hours * HOUR)}}
 
 
+def patched(module, line):
+    """Return the arguments of a break that changes a class of `module`, the first word of `line`, for all processes."""
+    there = "logger = get_extension_logger(__name__)\n"
+    return {
+        "file": "tasks.py",
+        "old": there,
+        "new": f"from {module} import {line.partition('.')[0]}\n\n{line}\n{there}",
+    }
+
+
+# Keeps what Celery has read from Django's settings.
+KEEPS = """Settings.__setattr__ = lambda self, name, value: (
+    None if name == "broker_transport_options" else Settings.__mro__[1].__setattr__(self, name, value)
+)"""
+
+
 def receipts(rig, name=None):
     return [e for e in rig.events if e["type"] == "task-received" and name in (None, e["name"])]
 
@@ -64,6 +80,11 @@ def received(rig, count, name=None):
     rig.wait(lambda: len(receipts(rig, name)) >= count, f"receipt number {count} of {name or 'any task'}")
 
 
+def received_or_late(rig, count, until):
+    """Wait until workers have been handed `count` messages, or it is too late for that."""
+    rig.wait(lambda: len(receipts(rig)) >= count or time.monotonic() > until, f"receipt number {count}")
+
+
 def starts(rig, name):
     """Return how often each task called `name` has started, by its id."""
     begun = Counter(event["uuid"] for event in rig.events if event["type"] == "task-started")
@@ -71,7 +92,7 @@ def starts(rig, name):
 
 
 def hours_pass(rig, hours=1.1):
-    """Make what workers hold look so many hours older, and put back what is too old, as each worker does now and then."""
+    """Make what workers hold look so much older, and put back what is too old, as each worker does now and then."""
     for tag in rig.redis.zrange("unacked_index", 0, -1):
         rig.redis.zincrby("unacked_index", -hours * HOUR, tag)
     with current_app.connection_for_read() as connection:
@@ -87,13 +108,17 @@ def busy(rig, threads=5):
         yield
 
 
-def begin_twice(rig, task, calls):
-    """Start `task` for each of `calls`; each message is handed out twice, and both copies of all begin together."""
+def begin_twice(rig, task, calls, meanwhile=lambda: None):
+    """Start `task` for each of `calls`; each message is handed out twice, and both copies of all begin together.
+
+    `meanwhile` is called while the worker holds the first copies.
+    """
     with rig.hold(task.name):
         with busy(rig, 40):
             for args in calls:
                 task.delay(*args)
             received(rig, len(calls), task.name)
+            meanwhile()
             hours_pass(rig)
             received(rig, 2 * len(calls), task.name)
         rig.wait(lambda: sum(starts(rig, task.name).values()) == 2 * len(calls), "the start of both copies of all")
@@ -126,7 +151,7 @@ def paid_of_each(rig):
 
 def drawn(rig, name):
     """Add to the figure how often each loss was paid for by one of the tasks."""
-    values = {"losses": len(KILLMAILS), name: int(payments())}
+    values = {"losses": len(KILLMAILS)}
     rig.chart("payments", "bars", [(name, paid_of_each(rig))], unit="loss", counted="payments", values=values)
 
 
@@ -150,16 +175,18 @@ logging.getLogger("extensions.ran_twice.tasks").addFilter(pause)
 
 
 @pytest.fixture
-def beat(rig, monkeypatch):
-    """Start beat on the given entries and no others, none of them due before its time."""
+def beat(rig):
+    """Start beat on the given entries and no others."""
+    before = current_app.conf.beat_schedule
     started = []
 
     def start(entries):
-        monkeypatch.setattr(current_app.conf, "beat_schedule", entries)
+        current_app.conf.beat_schedule = entries
         started.append(rig.start_beat())
         return started[-1]
 
     yield start
+    current_app.conf.beat_schedule = before
     for process in started:
         rig.kill(process)
 
@@ -167,7 +194,7 @@ def beat(rig, monkeypatch):
 # ---- how to tell
 
 
-@pytest.mark.broken_by(r"told: .*'redelivered': 'None'", file="tasks.py", old="['redelivered']", new=".get('again')")
+@pytest.mark.broken_by(r"told: .*'None'", file="tasks.py", old="['redelivered']", new=".get('again')")
 def test_runs_of_one_message_have_the_same_id_and_the_later_one_was_redelivered(rig):
     """Two runs of one message have the same id and the same retry; of the second alone `redelivered` is true."""
     make_losses()
@@ -179,42 +206,34 @@ def test_runs_of_one_message_have_the_same_id_and_the_later_one_was_redelivered(
     rig.settle()
     both = told(rig)
     assert len({one["id"] for one in both}) == 1
-    rig.same(
-        sorted((one["retry"], one["redelivered"]) for one in both),
-        [("0", "False"), ("0", "True")],
-        f"told: {both}",
-    )
+    found = sorted((one["retry"], one["redelivered"]) for one in both)
+    rig.same(found, [("0", "False"), ("0", "True")], "told: {}")
 
 
-@pytest.mark.broken_by(
-    r"told: .*'retry': '0'.*'retry': '0'", file="tasks.py", old="{request.retries}, redel", new="0, redel"
-)
+@pytest.mark.broken_by(r"told: .*'0', 'False'.*'0', 'False'", file="tasks.py", old="{request.retries}", new="0")
 def test_a_retry_has_the_same_id_and_another_number(rig):
     """A retry has the id of the run before it, and the next number in `retries`; it was not redelivered."""
     tasks.update_loss.delay(KILLMAILS[0])
     rig.finished(LOSS)
     both = told(rig)
     assert len({one["id"] for one in both}) == 1
-    rig.same([(one["retry"], one["redelivered"]) for one in both], [("0", "False"), ("1", "False")], f"told: {both}")
+    rig.same([(one["retry"], one["redelivered"]) for one in both], [("0", "False"), ("1", "False")], "told: {}")
 
 
-@pytest.mark.broken_by(r"told: .*'sender': 'celery@", file="tasks.py", old="{request.origin}", new="{request.hostname}")
+@pytest.mark.broken_by(r"told: .*'celery'", file="tasks.py", old="{request.origin}", new="{request.hostname}")
 def test_two_starts_have_two_ids_and_name_the_process_that_sent_them(rig):
-    """Two starts have two ids; each run names the number of the process that sent it, and no task in which it was."""
+    """Two starts have two ids; each run names the number of the process that sent it, and no task that did."""
     make_losses()
     for _ in range(2):
         tasks.update_loss.delay(KILLMAILS[0])
     rig.settle()
     both = told(rig)
     assert len({one["id"] for one in both}) == 2
-    rig.same(
-        [(one["sender"].partition("@")[0], one["parent"], one["entry"]) for one in both],
-        [(f"gen{os.getpid()}", "None", "None")] * 2,
-        f"told: {both}",
-    )
+    found = {(one["sender"].partition("@")[0], one["parent"], one["entry"]) for one in both}
+    rig.same(found, {(f"gen{os.getpid()}", "None", "None")}, "told: {}")
 
 
-@pytest.mark.broken_by(r"told: .*'parent': 'None'", file="tasks.py", old="{request.parent_id}", new="{request.group}")
+@pytest.mark.broken_by(r"told: \{'None'\}", file="tasks.py", old="{request.parent_id}", new="{request.group}")
 def test_what_a_task_starts_names_that_task(rig):
     """Two starts by one run of a task have two ids, and both name the id of that run."""
     make_losses()
@@ -222,44 +241,18 @@ def test_what_a_task_starts_names_that_task(rig):
     rig.settle()
     both = told(rig)
     assert len({one["id"] for one in both}) == 2
-    rig.same({one["parent"] for one in both}, {sent.id}, f"told: {both}")
+    rig.same({one["parent"] for one in both}, {sent.id}, "told: {}")
 
 
-@pytest.mark.broken_by(
-    r"told: .*'None'", file="tasks.py", old="request.get('periodic_task_name')", new="request.get('periodic_task')"
-)
+@pytest.mark.broken_by(r"told: .*'None', 'gen", file="tasks.py", old="periodic_task_name", new="periodic_task")
 def test_what_beat_sends_names_the_entry_and_the_beat(rig, beat):
-    """What beat sends names its entry and the number of beat's process: two beats are two, and two entries are two."""
+    """What beat sends names its entry, so that two entries are two, and the number of beat's process."""
     make_losses()
     entry = {"task": LOSS, "schedule": dt.timedelta(seconds=1), "args": [KILLMAILS[0]]}
-    entries = {"renamed": entry, "old name": entry}
-    senders = [f"gen{beat(entries).pid}", f"gen{beat(entries).pid}"]
-    wanted = {(name, sender) for name in entries for sender in senders}
-
-    def found():
-        return {(one["entry"], one["sender"].partition("@")[0]) for one in told(rig)}
-
-    try:
-        rig.wait(lambda: found() >= wanted, "a run of each entry by each beat")
-    finally:
-        assert found() == wanted, f"told: {found()}"
-
-
-@pytest.mark.workers({}, {"paused": True})
-@pytest.mark.broken_by(r"told: .*'False'", file="tasks.py", old="{request.delivery_info['redelivered']}", new="False")
-def test_what_a_stopped_worker_gave_back_is_redelivered_and_runs_once(rig):
-    """A task that a stopped worker gave back was redelivered too, although it runs once."""
-    make_losses()
-    first, _ = rig.workers
-    with busy(rig):
-        tasks.update_loss.delay(KILLMAILS[0])
-        received(rig, 6)
-        first.signal(signal.SIGTERM)
-        rig.wait(lambda: "Warm shutdown" in rig.printed(first), "the shutdown's begin")
-    rig.wait(lambda: not first.alive, "its end")
-    rig.resume(1)
-    rig.settle()
-    rig.same([one["redelivered"] for one in told(rig)], ["True"], f"told: {told(rig)}")
+    sender = f"gen{beat({'renamed': entry, 'old name': entry}).pid}"
+    rig.finished(LOSS, 2)
+    found = {(one["entry"], one["sender"].partition("@")[0], one["parent"]) for one in told(rig)}
+    rig.same(found, {("renamed", sender, "None"), ("old name", sender, "None")}, "told: {}")
 
 
 @pytest.mark.broken_by(
@@ -276,6 +269,18 @@ def test_the_workers_log_does_not_name_the_id(rig):
     lines = [line for line in rig.printed(rig.workers[0]).splitlines() if ": id " not in line]
     assert not [line for line in lines if run.id in line], "the worker's log names the id"
     assert not re.search("received|succeeded", "".join(lines))
+
+
+@pytest.mark.fresh
+@pytest.mark.broken_by(r"given back: \(None", **patched("kombu.transport.redis", "QoS.restore_at_shutdown = False"))
+def test_what_a_stopped_worker_gives_back_counts_as_redelivered_too(rig):
+    """A countdown that a stopped worker gives back counts as redelivered too, although it has not run."""
+    tasks.update_loss.apply_async([KILLMAILS[0]], countdown=HOUR / 4)
+    received(rig, 1)
+    rig.stop(rig.workers[0])
+    (waiting,) = [json.loads(raw) for raw in rig.redis.lrange(NORMAL, 0, -1)] or [{}]
+    given = waiting.get("properties", {}).get("delivery_info", {}).get("redelivered")
+    rig.same((given, told(rig)), (True, []), "given back: {}")
 
 
 # ---- one message that is handed out again
@@ -360,7 +365,7 @@ def test_a_countdown_of_four_hours_is_handed_out_four_times_and_all_are_due_toge
 @pytest.mark.fresh
 @pytest.mark.broken_by(r"receipt number 3 of any task", **patience(6))
 def test_a_retry_that_waits_for_more_than_an_hour_is_handed_out_again(rig):
-    """A retry that waits for more than an hour is handed out again, with the same number of retries and the same time."""
+    """A retry that waits for more than an hour is handed out again, with the same number and for the same time."""
     tasks.update_contracts.delay(CORPORATION)
     received(rig, 2)
     hours_pass(rig)
@@ -373,25 +378,24 @@ def test_a_retry_that_waits_for_more_than_an_hour_is_handed_out_again(rig):
 
 @pytest.mark.fresh
 @pytest.mark.broken_by(r"the acknowledgement of the first", conf={"worker_disable_rate_limits": True})
-@pytest.mark.broken_by(r"receipt number 7 of", **patience(6))
+@pytest.mark.broken_by(r"receipt number 5 of", **patience(6))
 def test_a_limited_task_that_waits_for_its_turn_is_handed_out_again(rig):
-    """Of a task with a rate limit, here four an hour, a worker holds five for later; those that wait for an hour come again.
+    """A task with a rate limit that waits for an hour for its turn is handed out again, and the worker holds it twice.
 
-    Measured with messages that were made to look as old.
+    The limit is four an hour, and the messages were made to look as old.
     """
-    rig.send(tasks.update_history, 6, 90000001)
-    received(rig, 6)
-    rig.wait(lambda: rig.redis.hlen("unacked") == 5, "the acknowledgement of the first")
+    rig.send(tasks.update_history, 3, 90000001)
+    received(rig, 3)
+    rig.wait(lambda: rig.redis.hlen("unacked") == 2, "the acknowledgement of the first")
     hours_pass(rig)
-    received(rig, 7)
+    received(rig, 5)
     assert len(rig.started(HISTORY)) == 1
-    again = Counter(event["uuid"] for event in receipts(rig))
-    assert max(again.values()) == 2
+    assert sorted(Counter(event["uuid"] for event in receipts(rig)).values()) == [1, 2, 2]
 
 
 @pytest.mark.broken_by(r"started .*\[1, 2, 2, 2, 2, 2, 2, 2", conf={"worker_prefetch_multiplier": 3})
 def test_what_waits_in_redis_is_handed_out_once(rig):
-    """What waits in Redis, however long, is handed out once: of twelve tasks the five come again that the worker holds."""
+    """What waits in Redis is handed out once: of twelve tasks only the five come again that the worker holds."""
     with busy(rig):
         rig.send(tasks.update_wallet, 12, CORPORATION, kwargs={"balance": BALANCE})
         received(rig, 10)
@@ -425,22 +429,20 @@ def test_with_acks_late_a_task_whose_worker_was_killed_starts_again(rig):
 
 
 @ALL_AT_ONCE
-@pytest.mark.broken_by(r"started \[1, 1", **patience(6))
+@pytest.mark.broken_by(r"receipt number 40 of", **patience(6))
 def test_queue_once_does_not_keep_a_message_from_coming_again(rig):
     """With `QueueOnce` too a message that comes again runs again, although its lock is held: here 20 of 20 do."""
-    regions = range(10000001, 10000021)
+    regions = [(region,) for region in range(10000001, 10000021)]
     rejected = []
-    with rig.hold(APP + "update_orders"):
-        with busy(rig, 40):
-            rig.send(tasks.update_orders, 20, regions[0])
-            received(rig, 20, APP + "update_orders")
-            rejected += [tasks.update_orders.delay(region).id for region in regions]
-            hours_pass(rig)
-        tasks.update_wallet.delay(CORPORATION, BALANCE)
-        rig.finished(APP + "update_wallet")
+    begin_twice(
+        rig,
+        tasks.update_orders,
+        regions,
+        meanwhile=lambda: rejected.extend(tasks.update_orders.delay(*region).id for region in regions),
+    )
     rig.settle()
-    assert rejected == [None] * 20
     rig.same(sorted(starts(rig, APP + "update_orders").values()), [2] * 20, "started {} times")
+    assert rejected == [None] * 20
 
 
 @pytest.mark.workers
@@ -461,13 +463,13 @@ def test_deduplicating_successful_tasks_does_nothing_without_a_result_backend(ri
 
 @pytest.mark.broken_by(r"printed ''", file="demo_held.py", old="if held:", new="if not held:")
 def test_the_script_names_what_workers_hold_and_for_how_long(rig):
-    """The script names each task that workers hold and have not begun, with its arguments, and for how many minutes."""
+    """The script names what workers hold and have not begun, the oldest first, with its arguments and for how long."""
     with busy(rig):
         tasks.update_wallet.delay(CORPORATION, BALANCE)
         tasks.update_wallet.apply_async([CORPORATION + 1, BALANCE], countdown=HOUR / 4)
         received(rig, 7)
         tags = rig.redis.zrange("unacked_index", 0, -1)
-        assert len(tags) == 2
+        assert (rig.waiting(), len(tags)) == ({}, 2)
         for minutes, tag in zip((50.5, 20.5), tags, strict=True):
             rig.redis.zincrby("unacked_index", -60 * minutes, tag)
         of = APP + "update_wallet"
@@ -526,14 +528,7 @@ def test_one_worker_with_the_old_timeout_gives_out_what_all_hold(rig, half_a_day
 
 
 @pytest.mark.workers
-@pytest.mark.broken_by(
-    r"the timeout is 7200",
-    file="tasks.py",
-    old="logger = get_extension_logger(__name__)\n",
-    new="from celery.app.utils import Settings\n\nassign = Settings.__setattr__\n"
-    'Settings.__setattr__ = lambda self, name, value: "transport" in name or assign(self, name, value)\n'
-    "logger = get_extension_logger(__name__)\n",
-)
+@pytest.mark.broken_by(r"the timeout is 7200", **patched("celery.app.utils", KEEPS))
 def test_auths_celery_py_overwrites_the_setting_in_local_py(rig, monkeypatch):
     """`BROKER_TRANSPORT_OPTIONS` in `local.py` has no effect: Alliance Auth's `celery.py` sets the option anew."""
     monkeypatch.setattr(settings, "BROKER_TRANSPORT_OPTIONS", {"visibility_timeout": 7200}, raising=False)
@@ -564,22 +559,40 @@ def test_a_worker_that_does_not_prefetch_holds_nothing_behind_long_tasks(rig, mo
     rig.same(paid_of_each(rig), [1] * 20, "paid {} times")
 
 
-@ALL_AT_ONCE
-@pytest.mark.broken_by(r"paid for 20", conf={"worker_state_db": None})
-def test_revoking_the_id_stops_all_copies_that_workers_hold(rig):
-    """Revoking the id stops every copy that a worker holds: of 20 tasks that were handed out twice none runs."""
-    make_losses()
-    with busy(rig, 40):
-        ids = [tasks.pay_carelessly.delay(one).id for one in KILLMAILS]
-        received(rig, 60)
+@pytest.mark.broken_by(r"started \{2\}", **patched("celery.worker.request", "Request.revoked = lambda self: False"))
+def test_revoking_the_id_stops_all_copies_of_a_countdown(rig):
+    """Revoking the id stops every copy of a countdown that workers hold: of 20, handed out twice each, none runs."""
+    ahead = 0.5
+    for _ in range(4):
+        began, before = time.monotonic(), len(receipts(rig))
+        sent = [tasks.update_wallet.apply_async([CORPORATION, BALANCE], countdown=ahead).id for _ in range(20)]
+        received(rig, before + 20)
         hours_pass(rig)
-        received(rig, 80)
-        answers = current_app.control.revoke(ids, reply=True, timeout=10, limit=1)
-        assert answers, "the worker has not heard of it"
-    rig.settle()
-    assert payments() == 0, f"paid for {payments():g}"
+        received_or_late(rig, before + 40, began + ahead)
+        assert current_app.control.revoke(sent, reply=True, timeout=10, limit=1), "the worker has not heard of it"
+        took = time.monotonic() - began
+        rig.settle()
+        if took < ahead:
+            break
+        # The first may have been due before: a machine that takes longer gets more time.
+        ahead = 2 * took
+    begun = starts(rig, APP + "update_wallet")
+    rig.same({begun[one] for one in sent}, {0}, "started {} times")
     revoked = Counter(event["uuid"] for event in rig.events if event["type"] == "task-revoked")
-    assert revoked == dict.fromkeys(ids, 2), f"revoked: {revoked}"
+    assert {revoked[one] for one in sent} == {2}
+
+
+@pytest.mark.broken_by(r"receipt number 7 of", **patience(6))
+def test_revoking_the_id_does_not_stop_what_waits_for_a_thread(rig):
+    """On the pool of threads, revoking does not stop what waits for a thread: it runs, and so does its copy."""
+    with busy(rig):
+        sent = tasks.update_wallet.delay(CORPORATION, BALANCE)
+        received(rig, 6)
+        hours_pass(rig)
+        received(rig, 7)
+        assert current_app.control.revoke(sent.id, reply=True, timeout=10, limit=1), "the worker has not heard of it"
+    rig.settle()
+    rig.same(starts(rig, APP + "update_wallet"), {sent.id: 2}, "started {} times")
 
 
 # ---- two messages
@@ -672,12 +685,13 @@ def test_a_task_that_adds_or_takes_away_does_it_again(rig):
         logger.info(""",
 )
 def test_looking_first_does_not_help_while_both_run(rig):
-    """A task that looks first, and then acts, does so twice where both runs look before one has acted: 40 times of 20."""
+    """A task that looks first, and then acts, does so twice where both runs look before one has acted."""
     make_losses()
     with cache.lock("hold"):
         begin_twice(rig, tasks.pay_if_unpaid, [(one,) for one in KILLMAILS])
         rig.wait(lambda: cache.get("come", 0) == 40, "that all 40 have reached the payment")
     rig.settle()
+    print("DEBUG", payments(), Counter(r.state for r in rig.runs()), Counter(r.exception for r in rig.runs()), cache.get("come"))
     rig.same(paid_of_each(rig), [2] * 20, "paid {} times")
     drawn(rig, "looks first")
 
@@ -702,7 +716,6 @@ def test_a_task_that_claims_its_row_with_one_update_pays_once(rig):
 def test_a_task_that_claims_its_row_pays_once_where_it_was_sent_twice(rig):
     """So it does where the task was sent twice, and two workers run both at the same time: 20 losses are paid once."""
     make_losses()
-    rig.demo()
     with rig.hold(APP + "pay"):
         for one in KILLMAILS:
             tasks.pay.delay(one)
@@ -767,7 +780,7 @@ def test_a_task_that_stores_a_value_stores_the_same_again(rig):
 @ALL_AT_ONCE
 @pytest.mark.broken_by(r"== \{'succeeded'\}", file="tasks.py", old=", ignore_conflicts=True", new="")
 def test_rows_that_are_there_already_are_left_out(rig):
-    """`bulk_create()` with `ignore_conflicts` leaves out what is there already: 20 tasks with five losses each make 100."""
+    """`bulk_create()` with `ignore_conflicts` leaves out what is there: 20 tasks with five losses each make 100."""
     calls = [(CORPORATION, [[one * 10 + place, VALUE] for place in range(5)]) for one in range(20)]
     twice(rig, tasks.store_losses, calls)
     found = sorted(Loss.objects.values_list("killmail_id", "corporation_id", "value", "paid"))
@@ -783,7 +796,7 @@ def test_rows_that_are_there_already_are_left_out(rig):
     new="if cache.add(mark, 1, timeout=24 * 60 * 60) is not None:",
 )
 def test_a_mark_with_the_id_of_the_message_leaves_the_second_run_out(rig):
-    """A task that marks the id of its message in the cache, and acts if the mark is new, announces 20 losses once each."""
+    """A task that marks the id of its message in the cache, and acts if the mark is new, announces 20 losses once."""
     make_losses()
     twice(rig, tasks.announce, [(one,) for one in KILLMAILS])
     announced = Counter(rig.logged())
@@ -855,7 +868,7 @@ def test_a_retry_does_again_what_the_task_did_before_it_failed(rig):
     if True:""",
 )
 def test_a_transaction_takes_back_what_a_failed_attempt_did(rig):
-    """A transaction takes back what a failed attempt did: 20 losses are not paid while it fails, and once when it succeeds."""
+    """A transaction takes back what a failed attempt did: 20 losses are not paid by it, and once when it succeeds."""
     pay_and_tell(rig, tasks.pay_and_tell)
     assert payments() == 0, f"paid for {payments():g}"
     EveCharacter.objects.create(character_id=95000001, character_name="Kaia Tennen", corporation_id=CORPORATION)
@@ -872,15 +885,17 @@ def test_a_transaction_takes_back_what_a_failed_attempt_did(rig):
 
 
 @pytest.mark.broken_by(
-    r"logged \['INFO Paid for loss 123456789'\]",
+    r"the balance is 900000000",
     file="tasks.py",
     old="""def pay_carelessly(killmail_id):
     withdraw(""",
     new="""def pay_carelessly(killmail_id):
-    if Loss.objects.filter(killmail_id=killmail_id, paid=False).update(paid=True):
+    if Loss.objects.filter(killmail_id=killmail_id, paid=True):
         withdraw(""",
 )
-def test_two_starts_pay_twice_or_once(rig):
-    """Of two starts of the careless task both pay."""
-    rig.settle(after="demo_carelessly.py")
-    rig.same(rig.logged(), ["INFO Paid for loss 123456789"] * 2, "logged {}")
+def test_of_two_starts_both_pay_but_of_the_task_that_claims_its_row_one(rig):
+    """Of two starts of the careless task both pay; of the task that claims its row, one."""
+    for file, balance in {"demo_carelessly.py": 400_000_000, "demo.py": 650_000_000}.items():
+        rig.settle(after=file)
+        rig.same(Wallet.objects.get().balance, balance, "the balance is {}")
+    rig.same(rig.logged(), ["INFO Paid for loss 123456789"] * 3, "logged {}")
