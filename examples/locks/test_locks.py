@@ -791,8 +791,8 @@ def test_after_an_outage_expire_seconds_and_queue_once_send_nothing_until_the_lo
     began = min(run.sent for run in (*runs, *others))
     end = others[-1].ended
     with_it, without = "with expire_seconds", "without"
-    bars = [(with_it, "waits", runs[0].sent, runs[0].received, "wait")]
-    bars += [(with_it, "thrown away; the lock stays, nothing is sent", runs[0].received, end, "two")]
+    bars = [(with_it, "waits", runs[0].sent, runs[0].ended, "wait")]
+    bars += [(with_it, "thrown away; the lock stays, nothing is sent", runs[0].ended, end, "two")]
     for run in others:
         bars += [(without, "waits", run.sent, run.started, "wait"), (without, "", run.started, run.ended, "one")]
     rig.chart(
@@ -807,15 +807,22 @@ def test_after_an_outage_expire_seconds_and_queue_once_send_nothing_until_the_lo
 @pytest.mark.workers({"paused": True})
 @pytest.mark.broken_by(r"\d+ wait", **unlocked("update_corporation"))
 def test_without_expire_seconds_one_run_of_a_queue_once_entry_is_made_up_after_an_outage(rig):
-    """Without `expire_seconds` one message of a `QueueOnce` entry waits through an outage, and runs after it."""
+    """Without `expire_seconds` one message of a `QueueOnce` entry waits through an outage, and runs after it.
+
+    Each time the lock ends during the outage, one more waits.
+    """
     with beat(rig, {"task": UPDATE, "args": "[98000001]"}) as (rounds, _):
         rig.wait(lambda: rig.runs(UPDATE), "the first message")
         rounds(3)
         count = len(rig.runs(UPDATE))
         assert count == 1, f"{count} wait"
+        # As if the hour were over.
+        cache.delete(LOCK)
+        rig.wait(lambda: len(rig.runs(UPDATE)) == 2, "one more message")
+        rounds(1)
+        assert len(rig.runs(UPDATE)) == 2
         rig.resume()
-        assert rig.finished(UPDATE)[0].state == "succeeded"
-        rig.finished(UPDATE, 2)
+        assert [run.state for run in rig.finished(UPDATE, 3)[:2]] == ["succeeded"] * 2
 
 
 @pytest.mark.workers
