@@ -305,6 +305,7 @@ def test_on_prefork_a_task_that_catches_the_soft_limit_is_killed_by_the_hard_one
     assert f"Soft time limit (0.2s) exceeded for {CONTRACTS}" in said
     assert f"Hard time limit (1s) exceeded for {CONTRACTS}" in said
     rig.same(rig.logged(), ["ERROR Contracts: a page failed"], "logged {}")
+    assert "billiard.exceptions.SoftTimeLimitExceeded" in rig.log_file("extensions.log")
     rig.send(tasks.update_member, 20, 2112000001)
     rig.settle()
     assert numbers(rig) == [*range(1, 21)]
@@ -429,9 +430,10 @@ def test_a_request_with_a_timeout_gives_up_by_itself(rig):
     with server() as url:
         for _ in range(20):
             tasks.update_status_or_give_up.delay(url)
+        tasks.download_prices.delay(url, 60)
         rig.send(tasks.update_member, 20, 2112000001)
         failed = [run for run in rig.settle() if run.state == "failed"]
-    assert len(failed) == 20
+    assert len(failed) == 21
     assert all("Read timed out. (read timeout=0.2)" in run.exception for run in failed), failed[0].exception
     assert numbers(rig) == [*range(1, 21)]
 
@@ -516,6 +518,10 @@ def test_a_task_with_a_deadline_hands_the_rest_to_the_next(rig):
     rig.same(done, [str(1035466617940 + number) for number in range(20)], "updated: {}")
     assert len(runs) > 1, f"in {len(runs)} runs"
     assert {run.state for run in runs} == {"succeeded"}
+    assert runs[0].kwargs == "{'seconds': 0.1}"
+    tasks.update_structures.delay([1035466617960, 1035466617961, 1035466617962], 60)
+    assert len(rig.settle()) == len(runs) + 1, "it has handed on before its deadline"
+    assert len(rig.logged()) == 23
 
 
 @pytest.mark.broken_by(r"did not happen", file="tasks.py", old="command, timeout=seconds", new="command")
@@ -798,8 +804,10 @@ def test_a_purge_does_not_end_a_chain_whose_link_runs(rig):
 def test_one_task_can_be_dropped_from_all_lists_while_the_others_stay(rig):
     """Messages of one task can be taken out of all lists by its name; what else waits there stays, and runs once."""
     for number in range(20):
-        tasks.update_member.apply_async([2112000001 + number], priority=number % 10)
-        tasks.update_corporations.apply_async([[98000001 + number]], priority=number % 10)
+        # Of each list the first message and the last are to go, and two between them stay.
+        those = [(tasks.update_member, 2112000001 + number), (tasks.update_corporations, [98000001 + number])]
+        for task, argument in those if number < 10 else reversed(those):
+            task.apply_async([argument], priority=number % 10)
     for number in range(5):
         tasks.announce.apply_async([1035466617941 + number], priority=number)
     rig.prints("demo_drop.py", "20 dropped\n")
