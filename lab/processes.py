@@ -122,9 +122,9 @@ def _entry(argv: list[str]) -> Callable[[], object]:
 
         return lambda: main()
     if argv[0] == "pytest":
-        from pytest import console_main
+        import pytest
 
-        return lambda: sys.exit(console_main())
+        return lambda: sys.exit(pytest.console_main())
     from django.core.management import execute_from_command_line
 
     return lambda: execute_from_command_line(argv)

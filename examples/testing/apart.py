@@ -8,4 +8,5 @@ def apart(settings):
     settings["CACHES"] = {"default": settings["CACHES"]["default"] | {"LOCATION": url}}
     database = settings["DATABASES"]["default"]
     if "sqlite3" in database["ENGINE"]:
-        settings["DATABASES"] = {"default": database | {"TEST": {"NAME": "test.sqlite3"}}}
+        test = database.get("TEST", {}) | {"NAME": "test.sqlite3"}
+        settings["DATABASES"] = settings["DATABASES"] | {"default": database | {"TEST": test}}

@@ -5,8 +5,6 @@ from celery import current_app
 from celery.contrib.testing.worker import start_worker
 from celery.signals import before_task_publish, task_postrun
 from django.conf import settings
-from django.core.cache import cache
-from django.db import connections
 from redis import Redis
 
 
@@ -48,8 +46,6 @@ def worker():
         sent.append(sender)
 
     def note_ended(sender, state, **_):
-        # Celery does this in the worker's own process.
-        connections.close_all()
         ended.append((sender.name, state))
 
     def settle(seconds=10):
