@@ -17,7 +17,8 @@ def add_too_early(corporation_id):
 
 
 def _create(corporation_id):
-    name = f"Corporation {corporation_id}"
     EveCorporationInfo.objects.create(
-        corporation_id=corporation_id, corporation_name=name, corporation_ticker=f"{corporation_id % 100_000}"
+        corporation_id=corporation_id,
+        corporation_name=f"Corporation {corporation_id}",
+        corporation_ticker=corporation_id,
     )

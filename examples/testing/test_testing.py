@@ -8,7 +8,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from allianceauth.eveonline.models import EveCorporationInfo
+from allianceauth.eveonline.models import EveCharacter, EveCorporationInfo
 from celery import chain, chord, current_app
 from django.conf import settings
 from django.core.cache import cache
@@ -24,6 +24,8 @@ from testing.tasks import count_members, find_ceo, note, tell, update_standings
 COUNT = "testing.tasks.count_members"
 NOTE = "testing.tasks.note"
 SENT = "test_the_count_is_sent_when_a_corporation_is_added"
+TWENTY = "test_each_of_twenty_is_counted"
+COMMIT = "test_nothing_runs_before_the_commit"
 ONCE = "test_standings_are_updated_once"
 WAITS = {"celery\x06\x165": 1}
 # What the runs need not spend their time on.
@@ -58,16 +60,16 @@ class Suite:
         monkeypatch.setitem(place, "NAME", str(folder / name))
         monkeypatch.setitem(place, "MIGRATE", False)
 
-    def as_it_is(self, what):
+    def as_it_is(self, what, *options):
         """Run `what` with the project's settings; return the exit code and what was printed."""
         argv = ["pytest", *QUICKLY, "-p", "testing.fixtures", "--tb=short", "-c", os.devnull, f"--rootdir={self.app}"]
-        process = self._rig.run(*argv, f"--confcutdir={self.app}", f"{self.app}/{what}")
+        process = self._rig.run(*argv, f"--confcutdir={self.app}", f"{self.app}/{what}", *options)
         return process.exitcode, self._rig.printed(process)
 
-    def apart(self, what):
+    def apart(self, what, *options):
         """Run `what` with the settings for tests."""
         with override_settings(TEST_REDIS=self._own["TEST_REDIS"], CACHES=self._own["CACHES"]):
-            return self.as_it_is(what)
+            return self.as_it_is(what, *options)
 
 
 @pytest.fixture
@@ -82,15 +84,16 @@ def passed(ran, count=1):
     assert (code, found) == (0, [f"{count} passed"]), f"{found}: {printed}"
 
 
-def failed(ran, *names):
-    """Demand that of a run of the suite the tests called so failed, and no other."""
+def failed(ran, *names, why=""):
+    """Demand that of a run of the suite the tests called so failed, and no other, each with `why` in its traceback."""
     code, printed = ran
     found = sorted(re.findall(r"^FAILED .*::(\w+)", printed, re.MULTILINE))
     assert (code, found) == (1, sorted(names)), f"{found} failed: {printed}"
+    assert why in printed, f"the reason was another: {printed}"
 
 
-def attempts(caplog):
-    return [record.getMessage() for record in caplog.records if record.name == "testing.tasks"]
+def logged_here(caplog):
+    return [f"{record.levelname} {record.getMessage()}" for record in caplog.records if record.name == "testing.tasks"]
 
 
 # Without a worker.
@@ -106,17 +109,20 @@ def test_called_like_a_function_a_task_makes_one_attempt_and_its_error_reaches_t
         count_members(98000001)
     with pytest.raises(EveCorporationInfo.DoesNotExist):
         find_ceo(98000001)
-    assert attempts(caplog) == ["Attempt 1"]
+    assert logged_here(caplog) == ["INFO Attempt 1"]
+    for number in (98000002, 98000001):
+        corporations._create(number)
+    EveCorporationInfo.objects.filter(corporation_id=98000001).update(ceo_id=2112000001)
+    assert find_ceo(98000001) == 2112000001
     assert rig.waiting() == {}
 
 
-@pytest.mark.broken_by(r"it made \['Attempt 1'\]", file="tasks.py", old="max_retries=2", new="max_retries=0")
+@pytest.mark.broken_by(r"it made \['INFO Attempt 1'\]", file="tasks.py", old="max_retries=2", new="max_retries=0")
 @pytest.mark.workers
 def test_apply_makes_all_retries_at_once(rig, caplog):
     """`apply()` makes all retries in the caller, at once, whatever their countdown, and sends nothing."""
     rig.prints("demo.py", "FAILURE EveCorporationInfo matching query does not exist.\n")
-    made = attempts(caplog)
-    assert made == ["Attempt 1", "Attempt 2", "Attempt 3"], f"it made {made}"
+    rig.same(logged_here(caplog), [f"INFO Attempt {number}" for number in (1, 2, 3)], "it made {}")
     assert rig.waiting() == {}
 
 
@@ -147,6 +153,7 @@ def test_the_setting_with_task_in_its_name_does_nothing(rig, suite):
     """With `CELERY_TASK_ALWAYS_EAGER` nothing is eager: the test is green, and the message is in the broker."""
     passed(suite.as_it_is("traps.py::MisnamedTests"))
     rig.same(rig.waiting(), WAITS, "waits: {}")
+    assert rig.logged() == []
 
 
 @pytest.mark.broken_by(
@@ -155,18 +162,18 @@ def test_the_setting_with_task_in_its_name_does_nothing(rig, suite):
 @pytest.mark.workers
 def test_the_setting_celery_always_eager_works_with_pytest_django(rig, suite):
     """`CELERY_ALWAYS_EAGER` makes tasks run in the caller, also where pytest-django's `settings` sets it."""
-    passed(suite.as_it_is("traps.py::test_the_settings_of_pytest_django"))
-    assert rig.waiting() == {}
+    passed(suite.as_it_is("traps.py::test_green_in_eager_mode"))
+    assert (rig.waiting(), rig.logged()) == ({}, ["INFO 98000001 arrived"])
 
 
-EAGER = "traps.py::EagerTests::test_"
+EAGER = "traps.py::EagerTests::test_green_"
 
 
 @pytest.mark.broken_by(r"DID NOT RAISE", **RESULTS)
 @pytest.mark.workers
 def test_in_eager_mode_a_result_can_be_had_that_auth_has_not(rig, suite):
     """In eager mode `.get()` returns the result; outside of it, Auth has no result backend, and `.get()` raises."""
-    passed(suite.as_it_is(f"{EAGER}there_is_a_result"))
+    passed(suite.as_it_is(f"{EAGER}with_a_result"))
     with pytest.raises(NotImplementedError):
         note.delay(1).get()
 
@@ -175,24 +182,29 @@ def test_in_eager_mode_a_result_can_be_had_that_auth_has_not(rig, suite):
 @pytest.mark.workers
 def test_in_eager_mode_a_chord_works_that_raises_without(rig, suite):
     """In eager mode a chord works; outside of it, with Auth's settings, it raises at the call."""
-    passed(suite.as_it_is(f"{EAGER}there_are_chords"))
+    passed(suite.as_it_is(f"{EAGER}with_a_chord"))
+    ran = ["98000001", "98000002", "[98000001, 98000002]"]
+    assert rig.logged() == [f"INFO {value} arrived" for value in ran]
     with pytest.raises(NotImplementedError):
         chord([note.si(1), note.si(2)], note.s()).delay()
 
 
-@pytest.mark.broken_by(
-    r"\['1 failed'\]",
-    file="traps.py",
-    old="CELERY_ALWAYS_EAGER=True)\nclass EagerTests",
-    new="CELERY_ALWAYS_EAGER=False)\nclass EagerTests",
-)
+NOT_EAGER = {
+    "file": "traps.py",
+    "old": "CELERY_ALWAYS_EAGER=True)\nclass EagerTests",
+    "new": "CELERY_ALWAYS_EAGER=False)\nclass EagerTests",
+}
+
+
+@pytest.mark.broken_by(r"the test logged \[\]", **NOT_EAGER)
 @pytest.mark.workers
 def test_in_eager_mode_a_task_does_not_wait_for_its_countdown(rig, suite):
-    """In eager mode a task that is due in a day runs at once."""
-    passed(suite.as_it_is(f"{EAGER}a_countdown_is_over_at_once"))
-    assert rig.waiting() == {}
+    """In eager mode a task whose countdown lasts for days runs at once."""
+    passed(suite.as_it_is(f"{EAGER}before_its_time"))
+    rig.same(rig.logged(), ["INFO 98000001 arrived"], "the test logged {}")
 
 
+@pytest.mark.broken_by(r"the test logged \[\]", **NOT_EAGER)
 @pytest.mark.broken_by(
     r"the worker's state: succeeded",
     file="tasks.py",
@@ -211,8 +223,9 @@ def test_in_eager_mode_a_task_does_not_wait_for_its_countdown(rig, suite):
 )
 def test_in_eager_mode_a_task_runs_that_has_expired(rig, suite):
     """In eager mode a task runs that has expired, which a worker throws away."""
-    passed(suite.as_it_is(f"{EAGER}what_has_expired_runs"))
-    note.apply_async((1,), expires=0)
+    passed(suite.as_it_is(f"{EAGER}after_its_time"))
+    rig.same(rig.logged(), ["INFO 98000001 arrived"], "the test logged {}")
+    note.apply_async((1,), expires=-1_000_000)
     (run,) = rig.finished(NOTE)
     rig.same(run.state, "revoked", "the worker's state: {}")
 
@@ -220,69 +233,82 @@ def test_in_eager_mode_a_task_runs_that_has_expired(rig, suite):
 @pytest.mark.broken_by(r"DID NOT RAISE", conf={"task_serializer": "pickle"})
 @pytest.mark.workers
 def test_in_eager_mode_a_chain_takes_what_json_can_not_hold(rig, suite):
-    """In eager mode `.delay()` of a task rejects what JSON can't hold, but a chain takes it, which raises otherwise."""
+    """In eager mode `.delay()` of a task raises for what JSON can't hold; a chain takes it, and raises otherwise."""
     with pytest.raises(EncodeError):
         chain(note.si(EveCorporationInfo(corporation_id=98000001)), note.si(1)).delay()
-    passed(suite.as_it_is(f"{EAGER}a_chain_takes_any_object"))
+    passed(suite.as_it_is(f"{EAGER}with_an_object_in_a_chain"))
+    assert rig.logged() == ["INFO <EveCorporationInfo: > arrived", "INFO 98000002 arrived"]
+    failed(
+        suite.as_it_is("traps.py::EagerTests::test_red_with_an_object"), "test_red_with_an_object", why="EncodeError"
+    )
 
 
 @pytest.mark.broken_by(r"\['1 failed'\]", **KEPT_LOCK)
 @pytest.mark.workers
 def test_in_eager_mode_queue_once_rejects_nothing(rig, suite):
     """In eager mode a second start of a `QueueOnce` task is not rejected: the first has ended; otherwise it is."""
-    passed(suite.as_it_is(f"{EAGER}a_second_start_is_not_rejected"))
+    passed(suite.as_it_is(f"{EAGER}with_a_second_start"))
+    assert rig.logged() == ["INFO Standings of corporation 98000001 updated"] * 2
     assert update_standings.delay(98000001).id
     assert not update_standings.delay(98000001).id
 
 
 @pytest.mark.broken_by(
-    r"waits: \{\}", file="traps.py", old='current_app.send_task("testing.tasks.note", (1,))', new="note.delay(1)"
+    r"waits: \{\}",
+    file="traps.py",
+    old='current_app.send_task("testing.tasks.note", (98000001,))',
+    new="note.delay(98000001)",
 )
 @pytest.mark.workers
 def test_in_eager_mode_what_is_sent_by_name_goes_to_the_broker(rig, suite):
     """In eager mode `send_task` sends its message to the broker all the same."""
-    passed(suite.as_it_is(f"{EAGER}what_is_sent_by_name_does_not_run_here"))
+    passed(suite.as_it_is(f"{EAGER}but_sent_by_name"))
     rig.same(rig.waiting(), WAITS, "waits: {}")
 
 
 @pytest.mark.broken_by(r"told: \['INFO eager: True'", file="tasks.py", old="self.request.is_eager)", new="True)")
 def test_a_task_can_tell_that_it_runs_in_the_caller(rig, caplog):
-    """`self.request.is_eager` is True in `apply()` and in eager mode, and False in a worker."""
+    """`self.request.is_eager` is True in `apply()` and in eager mode, False in a worker and in a plain call."""
     tell.apply()
     with override_settings(CELERY_ALWAYS_EAGER=True):
         tell.delay()
-    assert attempts(caplog) == ["eager: True"] * 2
+    tell()
+    assert logged_here(caplog)[:2] == ["INFO eager: True"] * 2
     tell.delay()
     rig.finished("testing.tasks.tell")
-    rig.same(rig.logged()[-1:], ["INFO eager: False"], "told: {}")
+    rig.same([*logged_here(caplog)[2:], *rig.logged()], ["INFO eager: False"] * 2, "told: {}")
 
 
 ROWS = "traps.py::EagerRowTests::test_"
 
 
 @pytest.mark.broken_by(
-    r"\['1 failed'\]", file="corporations.py", old="count_members.delay(", new="count_members.delay_on_commit("
+    r"the test logged \[\]", file="corporations.py", old="count_members.delay(", new="count_members.delay_on_commit("
 )
 @pytest.mark.workers
 def test_in_eager_mode_a_task_finds_the_row_that_is_not_committed(rig, suite):
     """In eager mode a task that is started before the commit finds the row: the test is green."""
-    passed(suite.as_it_is(f"{ROWS}the_row_is_there_before_the_commit"))
+    passed(suite.as_it_is(f"{ROWS}green_before_the_commit"))
+    rig.same(rig.logged(), ["INFO Corporation 98000001 has 0 members"], "the test logged {}")
 
 
 @pytest.mark.broken_by(r"\['1 failed'\]", conf={"task_eager_propagates": True})
 @pytest.mark.workers
 def test_in_eager_mode_a_failure_goes_unnoticed(rig, suite):
-    """In eager mode a task that fails raises nothing in the test, which is green."""
-    passed(suite.as_it_is(f"{ROWS}a_failure_goes_unnoticed"))
+    """In eager mode a task that fails, also after its retries, raises nothing in the test, which is green."""
+    passed(suite.as_it_is(f"{ROWS}green_though_it_fails"))
+    assert rig.logged() == ["INFO Attempt 1", "INFO Attempt 2", "INFO Attempt 3"]
 
 
 @pytest.mark.broken_by(
-    r"\['1 failed'\]", file="tasks.py", old="raise self.retry(countdown=60, exc=error) from error", new="raise"
+    r"was another", file="tasks.py", old="raise self.retry(countdown=60, exc=error) from error", new="raise"
 )
 @pytest.mark.workers
 def test_with_celery_eager_propagates_exceptions_a_retry_is_raised_instead_of_made(rig, suite):
     """With `CELERY_EAGER_PROPAGATES_EXCEPTIONS` too, the first retry is raised in the test, and not made."""
-    passed(suite.as_it_is(f"{ROWS}a_retry_is_raised_instead_of_made"))
+    name = "red_with_the_first_retry"
+    failed(suite.as_it_is(f"{ROWS}{name}"), f"test_{name}", why="celery.exceptions.Retry")
+    assert rig.logged() == ["INFO Attempt 1"]
 
 
 # What a test leaves in the project.
@@ -298,6 +324,8 @@ def test_what_a_test_sends_runs_on_the_projects_database(rig, suite):
     """With the project's settings a worker of the project runs what a test sends, on the project's database."""
     corporations._create(98000001)
     EveCorporationInfo.objects.update(member_count=7)
+    other = {"corporation_id": 98000002, "corporation_name": "Other", "corporation_ticker": "OTHER"}
+    EveCharacter.objects.create(character_id=2112000001, character_name="Aiko Danuja", **other)
     passed(suite.as_it_is("traps.py::SharedRedisTests"))
     rig.settle()
     rig.same(EveCorporationInfo.objects.get().member_count, 0, "the project's row says {}")
@@ -307,22 +335,23 @@ def test_what_a_test_sends_runs_on_the_projects_database(rig, suite):
 @pytest.mark.workers
 def test_a_lock_of_a_test_rejects_the_projects_start(rig, suite):
     """With the project's settings a test leaves the lock of a `QueueOnce` task, which rejects the project's start."""
-    suite.as_it_is("traps.py::LockTests::test_a_lock_is_left")
+    passed(suite.as_it_is("traps.py::LockTests::test_first_green"))
     rig.same(update_standings.delay(98000001).id, None, "the project's start: {}")
 
 
-@pytest.mark.broken_by(r"\['\d failed", **UNLOCKED)
+@pytest.mark.broken_by(r"\[\] failed", **UNLOCKED)
 @pytest.mark.workers
 def test_a_lock_of_one_test_rejects_the_start_of_the_next(rig, suite):
     """A lock that one test leaves rejects the start of the next: the cache is not rolled back."""
-    passed(suite.as_it_is("traps.py::LockTests"), 2)
+    failed(suite.as_it_is("traps.py::LockTests"), "test_then_red")
 
 
-@pytest.mark.broken_by(r"\['1 failed'\]", **UNLOCKED)
+@pytest.mark.broken_by(r"\['test_red_with_a_second_start'\] failed|was another", **UNLOCKED)
 @pytest.mark.workers
 def test_with_djangos_own_memory_cache_a_rejected_start_raises(rig, suite):
     """With Django's `LocMemCache` a rejected start raises `AttributeError`, as that has no `ttl`."""
-    passed(suite.as_it_is("traps.py::LocalCacheTests"))
+    name = "test_red_with_a_second_start"
+    failed(suite.as_it_is("traps.py::LocalCacheTests"), name, why="'LocMemCache' object has no attribute 'ttl'")
 
 
 @pytest.mark.broken_by(
@@ -364,17 +393,18 @@ def test_the_settings_for_tests_name_another_broker_and_cache(rig, monkeypatch):
 def test_the_helpers_refuse_a_redis_that_may_be_the_projects(rig, suite):
     """With the project's settings the helpers raise before they empty anything."""
     cache.set("of the project", 1)
-    failed(suite.as_it_is("tests.py::SentTests"), ONCE, SENT)
+    failed(suite.as_it_is("tests.py"), ONCE, SENT, TWENTY, COMMIT, why="name no Redis database for tests")
     assert cache.get("of the project")
 
 
 @pytest.mark.broken_by(
-    r"\['1 failed'\]", file="corporations.py", old="count_members.delay_on_commit(", new="count_members.delay("
+    r"\[\] failed", file="corporations.py", old="count_members.delay_on_commit(", new="count_members.delay("
 )
 @pytest.mark.workers
 def test_in_a_test_case_delay_on_commit_sends_nothing(rig, suite):
     """In a `TestCase` `delay_on_commit` sends nothing: the test's transaction is never committed."""
-    passed(suite.apart("traps.py::NeverSentTests::test_nothing_is_sent"))
+    name = "test_red_as_nothing_is_sent"
+    failed(suite.apart(f"traps.py::UncommittedTests::{name}"), name, why="[] is not true")
 
 
 @pytest.mark.broken_by(r"\['1 failed'\]", file="tests.py", old="execute=True", new="execute=False")
@@ -406,11 +436,47 @@ def test_the_helpers_leave_no_lock_behind(rig, suite):
     rig.same(cache.keys("qo_*"), [], "the locks are {}")
 
 
-@pytest.mark.broken_by(r"'1 failed'", **RESULTS)
+@pytest.mark.broken_by(r"\['test_red_as_the_ping_is_unknown'\] failed", **RESULTS)
 @pytest.mark.workers
 def test_start_worker_wants_a_ping_that_auth_can_not_answer(rig, suite):
-    """Celery's `start_worker` raises unless `perform_ping_check=False`: its ping needs a result backend."""
-    passed(suite.apart("traps.py::PingTests"))
+    """Celery's `start_worker` raises unless told not to ping: its ping is unknown, and with Auth it has no result."""
+    failed(
+        suite.apart("traps.py::WorkerTests::test_red_as_the_ping_is_unknown"),
+        "test_red_as_the_ping_is_unknown",
+        why="AssertionError",
+    )
+    failed(
+        suite.apart("traps.py::WorkerTests::test_red_as_the_ping_has_no_result"),
+        "test_red_as_the_ping_has_no_result",
+        why="No result backend is configured",
+    )
+
+
+@pytest.mark.broken_by(r"threads are .*4", file="helpers.py", old="concurrency=5", new="concurrency=4")
+@pytest.mark.workers
+def test_the_worker_of_the_helper_has_the_threads_of_supervisors(rig, suite):
+    """The helper's worker has the pool and the number of threads that Auth's `supervisor.conf` gives the worker."""
+    code, printed = suite.apart("traps.py::WorkerTests::test_green_with_five_threads", "-s")
+    assert not code, printed
+    rig.same(
+        re.findall(r"^celery\.concurrency\.(\w+):TaskPool (\d+)", printed, re.M), [("thread", "5")], "threads are {}"
+    )
+    line = Path("supervisor.conf").read_text()
+    assert "worker --pool=threads --concurrency=5" in line
+
+
+@pytest.mark.broken_by(
+    r"\[\] failed", file="helpers.py", old="        while len(ended) < len(sent):", new="        while False:"
+)
+@pytest.mark.workers
+def test_settle_raises_where_a_task_does_not_end(rig, suite):
+    """`settle` raises `TimeoutError` where a task has not ended in the given seconds, and names what was sent."""
+    name = "test_red_with_what_has_not_ended"
+    failed(
+        suite.apart(f"traps.py::WorkerTests::{name}"),
+        name,
+        why="TimeoutError: of ['testing.tasks.note'] only [] have ended",
+    )
 
 
 @pytest.mark.broken_by(
@@ -431,15 +497,16 @@ def test_with_pytest_too_a_worker_runs_each_of_twenty_tasks_once(rig, suite):
 
 
 @pytest.mark.broken_by(
-    r"'1 failed'",
+    r"\[\] failed",
     file="traps.py",
-    old="class NeverSentTests(TestCase)",
-    new="from django.test import TransactionTestCase\n\n\nclass NeverSentTests(TransactionTestCase)",
+    old="class UncommittedTests(TestCase)",
+    new="from django.test import TransactionTestCase\n\n\nclass UncommittedTests(TransactionTestCase)",
 )
 @pytest.mark.workers
 def test_in_a_test_case_a_worker_closes_the_connection_of_the_test(rig, suite):
     """In a `TestCase` the start of a worker closes the test's own connection to the database: the next query raises."""
-    passed(suite.apart("traps.py::NeverSentTests::test_a_worker_closes_the_connection_of_the_test"))
+    name = "test_red_with_a_worker"
+    failed(suite.apart(f"traps.py::UncommittedTests::{name}"), name, why="Cannot operate on a closed database")
 
 
 @pytest.mark.broken_by(
@@ -449,9 +516,7 @@ def test_in_a_test_case_a_worker_closes_the_connection_of_the_test(rig, suite):
 def test_a_worker_in_a_test_tells_that_a_task_starts_too_early(rig, suite, monkeypatch):
     """A test that lets the worker settle before the commit is red for a task that is started too early."""
     monkeypatch.setattr(corporations, "add", corporations.add_too_early)
-    failed(
-        suite.apart("tests.py::WorkerTests::test_nothing_runs_before_the_commit"), "test_nothing_runs_before_the_commit"
-    )
+    failed(suite.apart(f"tests.py::WorkerTests::{COMMIT}"), COMMIT)
 
 
 @pytest.mark.broken_by(
@@ -466,9 +531,8 @@ def test_each_test_is_red_where_the_code_is_wrong(rig, suite, monkeypatch):
     monkeypatch.setattr(corporations, "add", corporations._create)
     monkeypatch.setattr(tasks, "count_members", tasks.note)
     monkeypatch.setattr(tasks, "update_standings", tasks.note)
-    twenty = "test_each_of_twenty_is_counted"
-    failed(suite.apart("tests.py"), SENT, ONCE, twenty, "test_the_count", "test_nothing_runs_before_the_commit")
-    failed(suite.apart("tests_pytest.py"), SENT, ONCE, twenty)
+    failed(suite.apart("tests.py"), SENT, ONCE, TWENTY, COMMIT, "test_the_count")
+    failed(suite.apart("tests_pytest.py"), SENT, ONCE, TWENTY)
 
 
 LOCAL = """
