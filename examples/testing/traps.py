@@ -5,7 +5,7 @@ from django.test import SimpleTestCase, TestCase, override_settings
 
 from testing import corporations
 from testing.helpers import sent_tasks, worker
-from testing.tasks import find_ceo, note, update_standings
+from testing.tasks import find_ceo, note, tell, update_standings
 
 
 @override_settings(CELERY_TASK_ALWAYS_EAGER=True)
@@ -20,7 +20,7 @@ class EagerTests(SimpleTestCase):
         self.assertEqual(note.delay(98000001).get(), 98000001)
 
     def test_green_with_a_chord(self):
-        chord([note.si(98000001), note.si(98000002)], note.s()).delay()
+        chord([note.si(98000001), note.si(98000002)], note.s()).apply_async()
 
     def test_green_before_its_time(self):
         note.apply_async((98000001,), countdown=1_000_000)
@@ -32,11 +32,14 @@ class EagerTests(SimpleTestCase):
         note.delay(EveCorporationInfo(corporation_id=98000001))
 
     def test_green_with_an_object_in_a_chain(self):
-        chain(note.si(EveCorporationInfo(corporation_id=98000001)), note.si(98000002)).delay()
+        chain(note.si(EveCorporationInfo(corporation_id=98000001)), note.si(98000002)).apply_async()
 
     def test_green_with_a_second_start(self):
         self.assertTrue(update_standings.delay(98000001).id)
         self.assertTrue(update_standings.delay(98000001).id)
+
+    def test_green_with_a_task_that_can_tell(self):
+        tell.delay()
 
     def test_green_but_sent_by_name(self):
         current_app.send_task("testing.tasks.note", (98000001,))
