@@ -137,7 +137,7 @@ def test_apply_raises_an_error_only_where_throw_is_true(rig):
     assert (result.state, type(result.result)) == ("FAILURE", EveCorporationInfo.DoesNotExist)
     with pytest.raises(EveCorporationInfo.DoesNotExist):
         count_members.apply((98000001,), throw=True)
-    with pytest.raises(Retry, match="^Retry in 60s: "):
+    with pytest.raises(Retry, match=r"^Retry in 60s: "):
         find_ceo.apply((98000001,), throw=True)
 
 
