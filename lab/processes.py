@@ -32,7 +32,7 @@ class Process:
     """A forked process in a session of its own. Attributes: `name`, `argv`, `pid`, `log` (path of its output)."""
 
     def __init__(self, role: str, name: str, argv: list[str], folder: Path, guard: Guard) -> None:
-        """Fork and run `argv` (`celery …` or `manage.py …`). Closes this thread's database connections."""
+        """Fork and run `argv` (`celery …`, `manage.py …` or `pytest …`). Closes this thread's database connections."""
         from django.db import connections
 
         self.name = name
@@ -121,6 +121,10 @@ def _entry(argv: list[str]) -> Callable[[], object]:
         from celery.__main__ import main
 
         return lambda: main()
+    if argv[0] == "pytest":
+        import pytest
+
+        return lambda: sys.exit(pytest.console_main())
     from django.core.management import execute_from_command_line
 
     return lambda: execute_from_command_line(argv)

@@ -144,7 +144,6 @@ class Rig:
         """
         if after:
             self.demo(after)
-
         self.wait(lambda: all(run.over for run in self._stage.recorder.runs()) and self._stage.idle(), "quiet", timeout)
         return self.runs()
 
@@ -154,8 +153,7 @@ class Rig:
 
     def resume(self, worker: int | None = None) -> None:
         """Let the workers that were started paused, or one of them, consume the queue `celery`."""
-        chosen = self.workers if worker is None else [self.workers[worker]]
-        nodes = [process.node for process in chosen]
+        nodes = [process.node for process in (self.workers if worker is None else [self.workers[worker]])]
         replies = current_app.control.add_consumer(
             "celery", destination=nodes, reply=True, timeout=60, limit=len(nodes)
         )
@@ -177,7 +175,13 @@ class Rig:
     def start_beat(self) -> processes.Process:
         """Start beat as supervisor.conf does."""
         project.point(self._stage.url)
-        return self._stages.add_beat(self._stage)
+        return self._stages.add(self._stage, "beat", project.command(self._stages.run.project, "beat"))
+
+    def run(self, *argv: str) -> processes.Process:
+        """Run `manage.py …` or `pytest …` to its end, in a process of its own with the settings as they are here."""
+        project.point(self._stage.url)
+        self._gone(process := self._stages.add(self._stage, "suite", list(argv)))
+        return process
 
     def kill(self, process: processes.Process) -> None:
         """End a process and its children with -9."""
@@ -187,10 +191,10 @@ class Rig:
     def stop(self, process: processes.Process, timeout: float = 60.0) -> None:
         """End a process the way supervisor does, with SIGTERM, and wait for it."""
         process.signal(signal.SIGTERM)
-        processes.wait_until(lambda: not process.alive, timeout, f"the end of {process.name}")
-        self._gone(process)
+        self._gone(process, timeout)
 
-    def _gone(self, process: processes.Process) -> None:
+    def _gone(self, process: processes.Process, timeout: float = 60.0) -> None:
+        processes.wait_until(lambda: not process.alive, timeout, f"the end of {process.name}")
         if process in self._stage.extras:
             # Without it the stage is what the claim was given, and the next one can stand on it.
             self._stage.extras.remove(process)
@@ -219,8 +223,8 @@ class Rig:
 
     def late(self) -> float:
         """Return by how many seconds, at most, the machine kept a process of the claim from working so far."""
-        groups = {process.pid for process in [*self._stage.processes, *self._stopped]}
-        return heartbeat.late(self._stages.run.folder, self._began, {os.getpgrp(), *groups})
+        groups = {os.getpgrp(), *(process.pid for process in [*self._stage.processes, *self._stopped])}
+        return heartbeat.late(self._stages.run.folder, self._began, groups)
 
     def chart(
         self, name: str, kind: str, rows: Sequence[Sequence[Any]], values: Mapping[str, int | str], **more: Any

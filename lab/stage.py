@@ -157,8 +157,7 @@ class Stages:
         for worker in spec.workers:
             self.add_worker(stage, worker)
         if spec.web:
-            argv = ["manage.py", "runserver", "--noreload", "127.0.0.1:0"]
-            stage.extras.append(processes.Process("web", self._name("web"), argv, self.run.folder, self.run.guard))
+            self.add(stage, "web", ["manage.py", "runserver", "--noreload", "127.0.0.1:0"])
         project.point(before)
         return stage
 
@@ -183,10 +182,9 @@ class Stages:
         stage.workers.append(process)
         return process
 
-    def add_beat(self, stage: Stage) -> processes.Process:
-        """Start beat on `stage`, with the command line of supervisor.conf."""
-        argv = project.command(self.run.project, "beat")
-        process = processes.Process("beat", self._name("beat"), argv, self.run.folder, self.run.guard)
+    def add(self, stage: Stage, role: str, argv: list[str]) -> processes.Process:
+        """Start `argv`, which is no worker, on `stage`."""
+        process = processes.Process(role, self._name(role), argv, self.run.folder, self.run.guard)
         stage.extras.append(process)
         return process
 
