@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import redis
 from celery import current_app
@@ -22,6 +22,7 @@ from lab import figure, heartbeat, processes, project
 from lab.errors import LabError, Unequal
 from lab.events import TaskRun
 from lab.hold import hold
+from lab.server import Server
 from lab.stage import Stage, Stages, WorkerSpec, queue_keys
 from lab.told import Told
 
@@ -71,6 +72,11 @@ class Rig:
     def redis(self) -> Any:
         """A redis-py client on the broker's database."""
         return self._stage.redis
+
+    @property
+    def server(self) -> Server:
+        """The claim's own broker, of a claim with the marker `server`: `stop()`, `kill()` and `start()` it."""
+        return cast(Server, self._stage.server)
 
     @property
     def url(self) -> str:

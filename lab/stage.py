@@ -15,6 +15,7 @@ from lab import broker, processes, project
 from lab.errors import LabError, TimedOut
 from lab.events import Recorder
 from lab.run import Run
+from lab.server import Server
 
 # Only what is broken takes so long: a busy machine may take its time.
 READY = 120.0
@@ -38,11 +39,12 @@ class WorkerSpec:
 
 @dataclass(frozen=True)
 class StageSpec:
-    """What a claim needs. `fresh`: started for this claim alone."""
+    """What a claim needs. `fresh`: started for it alone. `server`: lines of redis.conf for a broker of its own."""
 
     workers: tuple[WorkerSpec, ...] = (WorkerSpec(),)
     web: bool = False
     fresh: bool = False
+    server: tuple[tuple[str, str], ...] | None = None
 
 
 @dataclass
@@ -56,6 +58,7 @@ class Stage:
     workers: list[processes.Process] = field(default_factory=list)
     extras: list[processes.Process] = field(default_factory=list)
     web_url: str = ""
+    server: Server | None = None
 
     @property
     def processes(self) -> list[processes.Process]:
@@ -81,6 +84,7 @@ class Stage:
         return (
             self.spec == spec
             and not spec.fresh
+            and spec.server is None
             and len(self.workers) == len(spec.workers)
             # A worker that was paused may have been resumed since.
             and not any(worker.paused for worker in spec.workers)
@@ -113,6 +117,7 @@ class Stages:
         self._ready: list[Stage] = []
         self._ending: list[tuple[float, processes.Process]] = []
         self._free = list(range(run.broker.databases))
+        self._servers: list[Server] = []
         self.current: Stage | None = None
 
     def prepare(self, spec: StageSpec) -> None:
@@ -147,13 +152,15 @@ class Stages:
     def _start(self, spec: StageSpec) -> Stage:
         from myauth.celery import app
 
-        number = self._free.pop(0)
-        url = self.run.broker.database(number)
+        server = self._server(dict(spec.server)) if spec.server is not None else None
+        url = server.url if server else self.run.broker.database(self._free.pop(0))
         # What this process has open must not be torn by the children: they get another database's pools.
         before = app.conf.broker_url
         project.point(url)
         client = redis.Redis.from_url(url)
-        stage = Stage(spec, url, Recorder(app, url), client)
+        stage = Stage(spec, url, Recorder(app, url), client, server=server)
+        if server:
+            server.recorder = stage.recorder
         for worker in spec.workers:
             self.add_worker(stage, worker)
         if spec.web:
@@ -161,6 +168,10 @@ class Stages:
             stage.extras.append(processes.Process("web", self._name("web"), argv, self.run.folder, self.run.guard))
         project.point(before)
         return stage
+
+    def _server(self, options: dict[str, str]) -> Server:
+        self._servers.append(Server(self.run.broker.program, self.run.folder, self.run.guard, options))
+        return self._servers[-1]
 
     def _name(self, program: str) -> str:
         # Never the same again in this process, as it names a log file.
@@ -218,9 +229,12 @@ class Stages:
         """Tell the stage's processes to stop; they get some seconds, in the background."""
         for process in stage.processes:
             process.signal(signal.SIGTERM)
+            if stage.server and not stage.server.alive:
+                # It would try to reach its broker until it is killed.
+                process.kill()
             self._ending.append((time.monotonic() + _LINGER, process))
         stage.recorder.close()
-        if self.run.broker.databases == 1:
+        if self.run.broker.databases == 1 and not stage.server:
             # The only database there is must be empty before the next stage begins.
             self._reap(all_of_them=True)
             broker.wipe(stage.redis)
@@ -244,3 +258,5 @@ class Stages:
             self.end(stage)
         self._ready, self.current = [], None
         self._reap(all_of_them=True)
+        for server in self._servers:
+            server.stop()
