@@ -119,6 +119,8 @@ class Recorder:
         receiver.event_from_message = partial(receiver.event_from_message, localize=False)
         (self._consumer,) = receiver.get_consumers(partial(Consumer, channel), channel)
         self._consumer.consume()
+        # Only now it subscribes.
+        self.pump()
 
     def _note(self, event: dict[str, Any]) -> None:
         if event["type"] != "worker-heartbeat" and event.get("uuid") not in self._earlier:

@@ -63,6 +63,7 @@ class Server:
 
     def _end(self, how: str) -> None:
         if self.recorder:
+            self.recorder.pump()
             self.recorder.close()
         if self._process:
             getattr(self._process, how)()
