@@ -39,8 +39,9 @@ class Server:
         """Whether the server runs."""
         return self._process is not None
 
-    def start(self) -> None:
-        """Start the server, with what it has kept on disk, and wait until it answers."""
+    def start(self, **options: str) -> None:
+        """Start the server, with what it has kept on disk and from now on with `options` too; wait until it answers."""
+        self._options |= options
         for _ in range(_TRIES):
             log = self._folder / "log"
             process, version = broker.launch(self._program, self._port, self._password, self._options, log, self._guard)

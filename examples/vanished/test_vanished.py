@@ -219,7 +219,9 @@ GIVE_BACK = "channel.qos.restore_by_tag(tag)"
 
 
 @pytest.mark.workers({}, {}, {"paused": True, "concurrency": 1})
-@pytest.mark.broken_by(r"updated: \[\]", file="demo_give_back.py", old=GIVE_BACK, new="channel.qos.reject(tag)")
+@pytest.mark.broken_by(
+    r"0 in unacked, 20 waiting did not", file="demo_give_back.py", old=GIVE_BACK, new="channel.qos.reject(tag)"
+)
 @pytest.mark.broken_by(r"in the order", file="demo_give_back.py", old=", desc=True", new="")
 def test_the_script_gives_back_what_killed_workers_held(rig):
     """The script puts all that killed workers left in `unacked` back into Redis, and each of 20 tasks runs once.
@@ -285,7 +287,9 @@ def test_the_script_names_what_workers_have_taken_and_not_acknowledged(rig):
 
 @pytest.mark.workers({"paused": True}, {"paused": True}, {"paused": True})
 @pytest.mark.broken_by(r"logged \['INFO", file="tasks.py", old="> 2", new="> 3")
-@pytest.mark.broken_by(r"its workers: \[None", **as_task("@shared_task(bind=True, acks_late=True)\ndef", "bind=True"))
+@pytest.mark.broken_by(
+    r"the end of the worker did not happen", **as_task("@shared_task(bind=True, acks_late=True)\ndef", "bind=True")
+)
 def test_a_task_that_kills_its_worker_is_given_up_at_the_third_attempt(rig, deadly):
     """A task with `acks_late` that kills its worker kills the next one too.
 
@@ -359,12 +363,14 @@ STOPPING = "worker_shutting_down"
 
 
 @pytest.mark.workers({}, {"paused": True})
-@pytest.mark.broken_by(r"5 in unacked|updated: \[", **on(STOPPING, "os.kill(os.getpid(), 9)"))
+@pytest.mark.broken_by(r"-9 == 0", **on(STOPPING, "os.kill(os.getpid(), 9)"))
 @pytest.mark.broken_by(
-    r"updated: .*98000001, 98000001",
+    r"updated: \[98000001, 98000001",
     file="tasks.py",
-    old='logger.info("Wallet',
-    new='logger.info("%s", corporation_id)\n    raise Reject(requeue=True)\n    logger.info("Wallet',
+    old='logger.info("Wallet of corporation %s updated", corporation_id)',
+    new='logger.info("Wallet of corporation %s updated", corporation_id)\n'
+    '    if not update_wallet.request.delivery_info["redelivered"]:\n'
+    "        from celery.exceptions import Reject\n\n        raise Reject(requeue=True)",
 )
 def test_a_restart_of_the_workers_loses_and_doubles_none_of_twenty_tasks(rig):
     """When a worker is stopped with SIGTERM and another starts, as in a deploy, each of 20 tasks runs once.
@@ -415,7 +421,13 @@ def test_a_worker_killed_in_its_shutdown_has_given_nothing_back(rig):
 
 
 @pytest.mark.workers
-@pytest.mark.broken_by(r"it has ended|the shutdown's begin did not happen", **on(STOPPING, "os._exit(1)"))
+@pytest.mark.broken_by(
+    r"it has ended",
+    file="tasks.py",
+    old=LOGGER,
+    new=f"{LOGGER}import os\nfrom celery.concurrency.thread import TaskPool\n"
+    "TaskPool.terminate_job = lambda *_: os._exit(1)\n",
+)
 def test_a_soft_shutdown_of_threads_waits_for_every_task_whatever_its_timeout(rig, monkeypatch):
     """With threads the soft shutdown that SIGQUIT begins waits until each task has ended, whatever its timeout.
 
@@ -440,7 +452,7 @@ def test_a_soft_shutdown_of_threads_waits_for_every_task_whatever_its_timeout(ri
 
 @pytest.mark.workers
 @pytest.mark.broken_by(
-    r"became of them: .*'started', 'failed'", **as_task(PLAIN, "acks_late=True, reject_on_worker_lost=True")
+    r"became of them: \['rejected', 'failed'", **as_task(PLAIN, "acks_late=True, reject_on_worker_lost=True")
 )
 @pytest.mark.broken_by(
     r"became of them: \['failed', 'rejected'", **as_task(LATE, "acks_late=True, reject_on_worker_lost=True")
@@ -515,11 +527,11 @@ SENT = "after_task_publish"
 
 @pytest.mark.workers
 @pytest.mark.server(save='""')
-@pytest.mark.broken_by(r"20 are left", **on(SENT, "redis.config_set('save', '3600 1')"))
+@pytest.mark.broken_by(r"\[20|40 waited", **on(SENT, "redis.config_set('save', '3600 1')"))
 def test_without_persistence_a_restart_of_redis_loses_all_that_waits(rig):
-    """With `save ""` and no `appendonly`, a Redis that is stopped and started again has lost all tasks that waited."""
-    left = restarted(rig, "stop")
-    assert left == 0, f"{left} are left"
+    """With `save ""` and no `appendonly`, a Redis that was stopped, or killed, has lost all tasks that waited."""
+    left = [restarted(rig, how) for how in ("stop", "kill")]
+    assert left == [0, 0], f"{left} are left"
 
 
 @pytest.mark.workers
@@ -532,7 +544,7 @@ def test_with_redis_own_defaults_a_stop_keeps_all_and_a_kill_loses_the_last_hour
     Snapshots are taken once an hour, and more often only if there are 100 changes in five minutes.
     """
     stopped = restarted(rig, "stop")
-    rig.redis.delete(*rig.waiting())
+    rig.redis.delete("celery\x06\x165")
     rig.redis.save()
     killed = restarted(rig, "kill")
     assert (stopped, killed) == (20, 0), f"{stopped} wait after a stop, {killed} after a kill"
@@ -541,7 +553,7 @@ def test_with_redis_own_defaults_a_stop_keeps_all_and_a_kill_loses_the_last_hour
 
 @pytest.mark.workers({"paused": True})
 @pytest.mark.server(appendonly="yes")
-@pytest.mark.broken_by(r"0 wait", **on(SENT, "redis.config_set('appendonly', 'no')"))
+@pytest.mark.broken_by(r"(0|1) wait", **on(SENT, "redis.config_set('appendonly', 'no')"))
 def test_with_appendonly_a_killed_redis_loses_and_doubles_none_of_twenty_tasks(rig):
     """With `appendonly yes` all 20 tasks that waited in a Redis that was killed are there again, and run once."""
     left = restarted(rig, "kill")
@@ -551,6 +563,31 @@ def test_with_appendonly_a_killed_redis_loses_and_doubles_none_of_twenty_tasks(r
     logged(rig, 20)
     held(rig, 0, 0)
     rig.same(told(rig), list(range(98000001, 98000021)), "updated: {}")
+
+
+@pytest.mark.workers
+@pytest.mark.server
+@pytest.mark.broken_by(r"20 wait after", **on(SENT, "redis.config_set('appendonly', 'yes')"))
+@pytest.mark.broken_by(r"0 after config set", file="demo_appendonly.py", old='"yes"', new='"no"')
+def test_appendonly_is_switched_on_in_the_running_redis_first_or_all_is_lost(rig):
+    """A Redis that is stopped and finds `appendonly yes` for the first time when it starts has lost all that waited.
+
+    One in which it was switched on while it ran, with the script, keeps it.
+    """
+    rig.send(tasks.update_corporation, 20, 98000001)
+    rig.server.stop()
+    rig.server.start(appendonly="yes")
+    lost = sum(rig.waiting().values())
+    rig.redis.config_set("appendonly", "no")
+    rig.server.stop()
+    rig.server.start(appendonly="no", appenddirname="another")
+    rig.send(tasks.update_corporation, 20, 98000001)
+    rig.demo("demo_appendonly.py")
+    rig.wait(lambda: not rig.redis.info("persistence")["aof_rewrite_in_progress"], "the first file")
+    rig.server.kill()
+    rig.server.start(appendonly="yes")
+    kept = sum(rig.waiting().values())
+    assert (lost, kept) == (0, 20), f"{lost} wait after a start with it, {kept} after config set"
 
 
 @pytest.mark.server(appendonly="yes")
@@ -592,7 +629,7 @@ def test_over_a_restart_of_redis_what_a_worker_runs_and_holds_runs_on_once(rig):
 
 @pytest.mark.workers({}, {"paused": True})
 @pytest.mark.server(appendonly="yes")
-@pytest.mark.broken_by(r"the worker lives on", **as_task(LATE, ""))
+@pytest.mark.broken_by(r"1 in unacked, 0 waiting did not happen", **as_task(LATE, ""))
 def test_a_task_with_acks_late_that_ends_while_redis_is_away_ends_the_worker_and_runs_again(rig):
     """A task with `acks_late` that ends while Redis is away ends the worker, with exit code 1.
 
@@ -618,7 +655,7 @@ def test_a_task_with_acks_late_that_ends_while_redis_is_away_ends_the_worker_and
 @pytest.mark.server(appendonly="yes")
 @pytest.mark.broken_by(
     r"the failure of the link did not happen",
-    conf={"task_publish_retry_policy": {"max_retries": None, "interval_start": 0.1, "interval_max": 0.1}},
+    conf={"task_publish_retry_policy": {"max_retries": 1000, "interval_start": 0.1, "interval_max": 0.1}},
 )
 def test_a_chain_ends_with_the_link_that_ends_while_redis_is_away(rig):
     """A link that ends while Redis is away can't send the next one: it counts as failed, and the chain ends there."""
@@ -663,7 +700,10 @@ def fill(rig):
 
 
 @pytest.mark.server
-@pytest.mark.broken_by(r"DID NOT RAISE", **on("worker_ready", "redis.config_set('maxmemory-policy', 'allkeys-lru')"))
+@pytest.mark.broken_by(
+    r"DID NOT RAISE|did not happen|lives on",
+    **on("worker_ready", "redis.config_set('maxmemory-policy', 'allkeys-lru')"),
+)
 def test_a_full_redis_takes_no_task_and_ends_the_worker(rig):
     """Where Redis is full, starting a task raises `OperationalError`, and the worker ends with exit code 1.
 
@@ -698,7 +738,7 @@ def test_an_allkeys_policy_throws_whole_lists_of_tasks_away(rig):
 
 @pytest.mark.workers
 @pytest.mark.server
-@pytest.mark.broken_by(r"\{\} waits", **on(SENT, "redis.config_set('maxmemory-policy', 'allkeys-lru')"))
+@pytest.mark.broken_by(r"0 waits", **on(SENT, "redis.config_set('maxmemory-policy', 'allkeys-lru')"))
 def test_a_volatile_policy_keeps_what_waits_and_may_drop_locks(rig):
     """With a policy such as `volatile-lru` a full Redis keeps what waits; it drops what has a timeout, locks too."""
     cache.add(f"{LOCK}98000001", "lock")
