@@ -11,19 +11,18 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import redis
 from celery import current_app
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from lab import figure, heartbeat, processes, project
+from lab import broker, figure, heartbeat, processes, project
 from lab.errors import LabError, Unequal
 from lab.events import TaskRun
 from lab.hold import hold
-from lab.server import Server
-from lab.stage import Stage, Stages, WorkerSpec, queue_keys
+from lab.stage import Stage, Stages, WorkerSpec
 from lab.told import Told
 
 
@@ -74,9 +73,9 @@ class Rig:
         return self._stage.redis
 
     @property
-    def server(self) -> Server:
-        """The claim's own broker, of a claim with the marker `server`: `stop()`, `kill()` and `start()` it."""
-        return cast(Server, self._stage.server)
+    def server(self) -> Any:
+        """The claim's own broker, a `lab.server.Server`, of a claim with the marker `server`."""
+        return self._stage.server
 
     @property
     def url(self) -> str:
@@ -150,13 +149,12 @@ class Rig:
         """
         if after:
             self.demo(after)
-
         self.wait(lambda: all(run.over for run in self._stage.recorder.runs()) and self._stage.idle(), "quiet", timeout)
         return self.runs()
 
     def waiting(self) -> dict[str, int]:
         """Return how many messages wait in each of the broker's lists."""
-        return {key: self.redis.llen(key) for key in sorted(queue_keys(self.redis))}
+        return {key: self.redis.llen(key) for key in sorted(broker.queue_keys(self.redis))}
 
     def resume(self, worker: int | None = None) -> None:
         """Let the workers that were started paused, or one of them, consume the queue `celery`."""

@@ -12,7 +12,7 @@ import redis
 import requests
 
 from lab import broker, processes, project
-from lab.errors import LabError, TimedOut
+from lab.errors import TimedOut
 from lab.events import Recorder
 from lab.run import Run
 from lab.server import Server
@@ -67,7 +67,7 @@ class Stage:
 
     def idle(self) -> bool:
         """Whether nothing waits and no worker holds a message."""
-        return not self.redis.hlen("unacked") and not any(map(self.redis.llen, queue_keys(self.redis)))
+        return not self.redis.hlen("unacked") and not any(map(self.redis.llen, broker.queue_keys(self.redis)))
 
     def at_rest(self) -> bool:
         """Whether no task is left that runs; one that does gets a moment to end."""
@@ -95,17 +95,6 @@ class Stage:
             # Its last lines would count for the next claim.
             and self.at_rest()
         )
-
-
-def queue_keys(client: redis.Redis) -> list[str]:
-    r"""Return the Redis lists that are Celery's queues: `NAME` for priority 0, `NAME\x06\x16N` for the others."""
-    # Replies to remote control wait in lists too; nobody may have fetched the last of them.
-    return [key.decode() for key in client.scan_iter(_type="list", count=1000) if b"pidbox" not in key]
-
-
-def _see_alive(process: processes.Process) -> None:
-    if not process.alive:
-        raise LabError(f"{process.name} ended with {process.exitcode}; what it printed:\n{process.output()[-2000:]}")
 
 
 class Stages:
@@ -152,7 +141,10 @@ class Stages:
     def _start(self, spec: StageSpec) -> Stage:
         from myauth.celery import app
 
-        server = self._server(dict(spec.server)) if spec.server is not None else None
+        server = None
+        if spec.server is not None:
+            server = Server(self.run.broker.program, self.run.folder, self.run.guard, dict(spec.server))
+            self._servers.append(server)
         url = server.url if server else self.run.broker.database(self._free.pop(0))
         # What this process has open must not be torn by the children: they get another database's pools.
         before = app.conf.broker_url
@@ -168,10 +160,6 @@ class Stages:
             stage.extras.append(processes.Process("web", self._name("web"), argv, self.run.folder, self.run.guard))
         project.point(before)
         return stage
-
-    def _server(self, options: dict[str, str]) -> Server:
-        self._servers.append(Server(self.run.broker.program, self.run.folder, self.run.guard, options))
-        return self._servers[-1]
 
     def _name(self, program: str) -> str:
         # Never the same again in this process, as it names a log file.
@@ -208,7 +196,7 @@ class Stages:
             web = stage.extras[0]
 
             def address() -> re.Match[str] | None:
-                _see_alive(web)
+                web.see_alive()
                 return _SERVES.search(web.output())
 
             stage.web_url = cast(re.Match[str], processes.wait_until(address, READY, "the web server's start"))[1]
@@ -220,7 +208,7 @@ class Stages:
         from myauth.celery import app
 
         def answers() -> bool:
-            _see_alive(worker)
+            worker.see_alive()
             return bool(app.control.ping(destination=[worker.node], timeout=0.25, limit=1))
 
         processes.wait_until(answers, READY, f"a pong of {worker.node}")
