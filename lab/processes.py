@@ -18,7 +18,7 @@ from typing import TypeVar, cast
 
 import psutil
 
-from lab.errors import TimedOut
+from lab.errors import LabError, TimedOut
 from lab.guard import Guard
 from lab.lines import Lines
 
@@ -64,6 +64,11 @@ class Process:
     def exitcode(self) -> int | None:
         """The exit code, negative for a signal, None while it runs."""
         return self._process.exitcode
+
+    def see_alive(self) -> None:
+        """Raise `LabError`, with the last of what it printed, where the process has ended."""
+        if not self.alive:
+            raise LabError(f"{self.name} ended with {self.exitcode}; what it printed:\n{self.output()[-2000:]}")
 
     def signal(self, number: int) -> None:
         """Send a signal to the process alone, if it still runs."""

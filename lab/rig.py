@@ -18,11 +18,11 @@ from celery import current_app
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from lab import figure, heartbeat, processes, project
+from lab import broker, figure, heartbeat, processes, project
 from lab.errors import LabError, Unequal
 from lab.events import TaskRun
 from lab.hold import hold
-from lab.stage import Stage, Stages, WorkerSpec, queue_keys
+from lab.stage import Stage, Stages, WorkerSpec
 from lab.told import Told
 
 
@@ -71,6 +71,11 @@ class Rig:
     def redis(self) -> Any:
         """A redis-py client on the broker's database."""
         return self._stage.redis
+
+    @property
+    def server(self) -> Any:
+        """The claim's own broker, a `lab.server.Server`, of a claim with the marker `server`."""
+        return self._stage.server
 
     @property
     def url(self) -> str:
@@ -149,7 +154,7 @@ class Rig:
 
     def waiting(self) -> dict[str, int]:
         """Return how many messages wait in each of the broker's lists."""
-        return {key: self.redis.llen(key) for key in sorted(queue_keys(self.redis))}
+        return {key: self.redis.llen(key) for key in sorted(broker.queue_keys(self.redis))}
 
     def resume(self, worker: int | None = None) -> None:
         """Let the workers that were started paused, or one of them, consume the queue `celery`."""

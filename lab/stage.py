@@ -12,9 +12,10 @@ import redis
 import requests
 
 from lab import broker, processes, project
-from lab.errors import LabError, TimedOut
+from lab.errors import TimedOut
 from lab.events import Recorder
 from lab.run import Run
+from lab.server import Server
 
 # Only what is broken takes so long: a busy machine may take its time.
 READY = 120.0
@@ -38,11 +39,12 @@ class WorkerSpec:
 
 @dataclass(frozen=True)
 class StageSpec:
-    """What a claim needs. `fresh`: started for this claim alone."""
+    """What a claim needs. `fresh`: started for it alone. `server`: lines of redis.conf for a broker of its own."""
 
     workers: tuple[WorkerSpec, ...] = (WorkerSpec(),)
     web: bool = False
     fresh: bool = False
+    server: tuple[tuple[str, str], ...] | None = None
 
 
 @dataclass
@@ -56,6 +58,7 @@ class Stage:
     workers: list[processes.Process] = field(default_factory=list)
     extras: list[processes.Process] = field(default_factory=list)
     web_url: str = ""
+    server: Server | None = None
 
     @property
     def processes(self) -> list[processes.Process]:
@@ -64,7 +67,7 @@ class Stage:
 
     def idle(self) -> bool:
         """Whether nothing waits and no worker holds a message."""
-        return not self.redis.hlen("unacked") and not any(map(self.redis.llen, queue_keys(self.redis)))
+        return not self.redis.hlen("unacked") and not any(map(self.redis.llen, broker.queue_keys(self.redis)))
 
     def at_rest(self) -> bool:
         """Whether no task is left that runs; one that does gets a moment to end."""
@@ -81,6 +84,7 @@ class Stage:
         return (
             self.spec == spec
             and not spec.fresh
+            and spec.server is None
             and len(self.workers) == len(spec.workers)
             # A worker that was paused may have been resumed since.
             and not any(worker.paused for worker in spec.workers)
@@ -93,17 +97,6 @@ class Stage:
         )
 
 
-def queue_keys(client: redis.Redis) -> list[str]:
-    r"""Return the Redis lists that are Celery's queues: `NAME` for priority 0, `NAME\x06\x16N` for the others."""
-    # Replies to remote control wait in lists too; nobody may have fetched the last of them.
-    return [key.decode() for key in client.scan_iter(_type="list", count=1000) if b"pidbox" not in key]
-
-
-def _see_alive(process: processes.Process) -> None:
-    if not process.alive:
-        raise LabError(f"{process.name} ended with {process.exitcode}; what it printed:\n{process.output()[-2000:]}")
-
-
 class Stages:
     """Starts stages, one ahead of its claim where the broker has databases to spare, and ends them."""
 
@@ -113,6 +106,7 @@ class Stages:
         self._ready: list[Stage] = []
         self._ending: list[tuple[float, processes.Process]] = []
         self._free = list(range(run.broker.databases))
+        self._servers: list[Server] = []
         self.current: Stage | None = None
 
     def prepare(self, spec: StageSpec) -> None:
@@ -147,13 +141,18 @@ class Stages:
     def _start(self, spec: StageSpec) -> Stage:
         from myauth.celery import app
 
-        number = self._free.pop(0)
-        url = self.run.broker.database(number)
+        server = None
+        if spec.server is not None:
+            server = Server(self.run.broker.program, self.run.folder, self.run.guard, dict(spec.server))
+            self._servers.append(server)
+        url = server.url if server else self.run.broker.database(self._free.pop(0))
         # What this process has open must not be torn by the children: they get another database's pools.
         before = app.conf.broker_url
         project.point(url)
         client = redis.Redis.from_url(url)
-        stage = Stage(spec, url, Recorder(app, url), client)
+        stage = Stage(spec, url, Recorder(app, url), client, server=server)
+        if server:
+            server.recorder = stage.recorder
         for worker in spec.workers:
             self.add_worker(stage, worker)
         if spec.web:
@@ -195,7 +194,7 @@ class Stages:
             web = stage.extras[0]
 
             def address() -> re.Match[str] | None:
-                _see_alive(web)
+                web.see_alive()
                 return _SERVES.search(web.output())
 
             stage.web_url = cast(re.Match[str], processes.wait_until(address, READY, "the web server's start"))[1]
@@ -207,7 +206,7 @@ class Stages:
         from myauth.celery import app
 
         def answers() -> bool:
-            _see_alive(worker)
+            worker.see_alive()
             return bool(app.control.ping(destination=[worker.node], timeout=0.25, limit=1))
 
         processes.wait_until(answers, READY, f"a pong of {worker.node}")
@@ -216,9 +215,12 @@ class Stages:
         """Tell the stage's processes to stop; they get some seconds, in the background."""
         for process in stage.processes:
             process.signal(signal.SIGTERM)
+            if stage.server and not stage.server.alive:
+                # It would try to reach its broker until it is killed.
+                process.kill()
             self._ending.append((time.monotonic() + _LINGER, process))
         stage.recorder.close()
-        if self.run.broker.databases == 1:
+        if self.run.broker.databases == 1 and not stage.server:
             # The only database there is must be empty before the next stage begins.
             self._reap(all_of_them=True)
             broker.wipe(stage.redis)
@@ -242,3 +244,5 @@ class Stages:
             self.end(stage)
         self._ready, self.current = [], None
         self._reap(all_of_them=True)
+        for server in self._servers:
+            server.stop()

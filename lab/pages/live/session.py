@@ -14,11 +14,12 @@ from typing import Any
 import psutil
 from celery.worker.control import control_command
 
+from lab.broker import queue_keys
 from lab.errors import LabError
 from lab.pages.live.nursery import Nursery
 from lab.pages.session import Session
 from lab.processes import lives, wait_until
-from lab.stage import Stages, queue_keys
+from lab.stage import Stages
 
 _START = 60.0
 # So long after the last event a task that nobody has received never will be: its message was thrown away.
