@@ -99,19 +99,13 @@ class Rig:
         return self._stage.recorder.runs(name)
 
     def wait(self, condition: Callable[[], Any], what: str, timeout: float = 10.0) -> Any:
-        """Wait until `condition()` is true and return its value; a failure that names `what` after `timeout` s.
-
-        They count from the last event, as `lab.events.Recorder.wait` says.
-        """
+        """Wait until `condition()` is true and return its value; fail, with `what`, `timeout` s after the last event."""
         return self._stage.recorder.wait(condition, timeout, what)
 
     def finished(
         self, name: str | None = None, count: int = 1, timeout: float = 10.0, after: str = ""
     ) -> list[TaskRun]:
-        """Wait until `count` tasks called `name` have ended, in whatever way, and return those that did.
-
-        The chapter's file `after` is run first, where one is named.
-        """
+        """Run the chapter's file `after`, if any; return the tasks called `name` that ended, once they are `count`."""
         if after:
             self.demo(after)
         return self._stage.recorder.those(count, name, lambda run: run.over, "end", timeout)
