@@ -99,7 +99,7 @@ class Rig:
         return self._stage.recorder.runs(name)
 
     def wait(self, condition: Callable[[], Any], what: str, timeout: float = 10.0) -> Any:
-        """Wait until `condition()` is true and return its value; fail, with `what`, `timeout` s after the last event."""
+        """Wait until `condition()` is true, return its value; fail `timeout` s after the last event, naming `what`."""
         return self._stage.recorder.wait(condition, timeout, what)
 
     def finished(
