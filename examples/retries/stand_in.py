@@ -1,5 +1,6 @@
 import json
 import threading
+from _thread import start_new_thread
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -29,7 +30,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.answers, self.asked, self.speak = answers, [], threading.Event()
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        start_new_thread(self.serve_forever, ())
 
     def answer(self, path):
         self.asked.append(path)

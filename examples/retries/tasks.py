@@ -46,8 +46,7 @@ def update_corporation(self, corporation_id, esi):
 
 @shared_task(autoretry_for=(TryLater,), max_retries=5, retry_backoff=60, retry_jitter=False)
 def update_character(character_id, esi):
-    character = fetch(f"{esi}/characters/{character_id}")
-    logger.info("Updated %s", character["name"])
+    fetch(f"{esi}/characters/{character_id}")
 
 
 @shared_task(bind=True, autoretry_for=(TryLater,), max_retries=5, retry_backoff=True)
@@ -85,7 +84,7 @@ def update_titles(self, corporation_id, esi):
         try:
             titles = fetch(f"{esi}/titles/{corporation_id}")
         except TryLater as error:
-            raise self.retry(exc=error, countdown=0.2) from error
+            raise self.retry(countdown=0.2) from error
         logger.info("Updated %s", titles["name"])
     except Exception:
         logger.error("The titles of %s are not updated", corporation_id)
@@ -97,7 +96,7 @@ def update_medals(self, corporation_id, esi):
         try:
             medals = fetch(f"{esi}/medals/{corporation_id}")
         except TryLater as error:
-            raise self.retry(exc=error, countdown=0.2) from error
+            raise self.retry(countdown=0.2) from error
         logger.info("Updated %s", medals["name"])
     except Retry:
         raise
@@ -172,7 +171,8 @@ def update_assets(self, corporation_id, esi):
 
 @shared_task(autoretry_for=(TryLater,))
 def update_orders(corporation_id, esi):
-    fetch(f"{esi}/orders/{corporation_id}", timeout=None)
+    timeout = None
+    fetch(f"{esi}/orders/{corporation_id}", timeout)
 
 
 @shared_task(autoretry_for=(TryLater,), retry_backoff=True)
