@@ -107,6 +107,9 @@ def _child(role: str, argv: list[str], log: Path, folder: Path) -> None:
     sys.argv = list(argv)
     lines = Lines(role, folder, wanted=Lines.noted())
     lines.listen()
+    if role == "suite":
+        # It runs for the claim at hand alone, and may take nothing up.
+        lines.follow()
 
     import logging
 

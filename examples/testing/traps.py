@@ -97,14 +97,12 @@ class UncommittedTests(TestCase):
 
 class WorkerTests(SimpleTestCase):
     def test_red_as_the_ping_is_unknown(self):
-        with start_worker(current_app):
-            pass
+        self.enterContext(start_worker(current_app))
 
     def test_red_as_the_ping_has_no_result(self):
         import celery.contrib.testing.tasks  # noqa: F401
 
-        with start_worker(current_app):
-            pass
+        self.enterContext(start_worker(current_app))
 
     def test_red_with_what_has_not_ended(self):
         with worker() as settle:
