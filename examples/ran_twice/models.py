@@ -16,6 +16,11 @@ class Loss(models.Model):
     value = models.BigIntegerField()
     paid = models.BooleanField(default=False)
 
+    def withdraw(self):
+        """Take the value from the wallet of the corporation."""
+        wallets = Wallet.objects.filter(corporation_id=self.corporation_id)
+        wallets.update(balance=models.F("balance") - self.value)
+
 
 class Payment(models.Model):
     """A loss that was paid for: it can't be twice."""

@@ -4,7 +4,6 @@ from allianceauth.services.tasks import QueueOnce
 from celery import shared_task
 from django.core.cache import cache
 from django.db import transaction
-from django.db.models import F
 
 from .models import Loss, Payment, Wallet
 
@@ -12,8 +11,7 @@ logger = get_extension_logger(__name__)
 
 
 def withdraw(loss):
-    wallets = Wallet.objects.filter(corporation_id=loss.corporation_id)
-    wallets.update(balance=F("balance") - loss.value)
+    loss.withdraw()
     logger.info("Paid for loss %d", loss.killmail_id)
 
 
