@@ -39,10 +39,12 @@ extensions = [
     "_ext.everything",
     "_ext.search",
     "_ext.machine",
+    "_ext.online",
+    "_ext.shipped",
     "_ext.unclaimed",
 ]
 source_suffix = {".md": "markdown"}
-exclude_patterns = ["_ext", "measured"]
+exclude_patterns = ["_ext", "measured", "recorded"]
 templates_path = ["docs/_templates"]
 smartquotes = False
 nitpicky = True
@@ -114,7 +116,16 @@ html_permalinks_icon = "#"
 
 def setup(app: object) -> None:
     """Write the pages anew when what makes them has changed; Sphinx does not look at that."""
-    made_with = ("docs/_ext/*.*", "docs/_templates/*.html", "docs/_static/*.*", "docs/_live/*.*", "lab/figure.py")
+    made_with = (
+        "docs/_ext/*.*",
+        "docs/_templates/*.html",
+        "docs/_static/*.*",
+        "docs/_live/*.*",
+        "docs/_online/*.*",
+        "docs/recorded/online.json",
+        "build/online/mark",
+        "lab/figure.py",
+    )
     files = sorted(path for pattern in made_with for path in ROOT.glob(pattern))
     mark = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
     app.add_config_value("site_code", mark, "html")  # type: ignore[attr-defined]

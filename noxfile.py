@@ -26,6 +26,9 @@ HOME = ROOT / ".nox" / "all"
 PYTHON = HOME / "bin" / "python"
 # Where the site will be published, from whoever builds it: by hand, Read the Docs, GitLab. conf.py reads the same.
 ADDRESSES = ("SITE_URL", "READTHEDOCS_CANONICAL_URL", "CI_PAGES_URL")
+# What only `nox -s docs` needs, to make what a browser loads.
+ONLINE = ROOT / ".nox" / "online"
+ONLINE_LOCK = ROOT / "requirements-online.txt"
 
 
 def environment(session: nox.Session) -> str:
@@ -97,6 +100,26 @@ def tests(session: nox.Session) -> None:
     run(session, "-m", "pytest", "-q", "tests/lab", *session.posargs)
 
 
+def _online(session: nox.Session) -> None:
+    """Install what makes and tests what a browser loads for Run, in an environment of its own."""
+    stamp = ONLINE / "lock.sha256"
+    wanted = hashlib.sha256(ONLINE_LOCK.read_bytes() + sys.version.encode()).hexdigest()
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    session.log(f"Installing {ONLINE_LOCK.name} into {ONLINE.relative_to(ROOT)} (once; about 65 MB)")
+    session.run(sys.executable, "-m", "venv", "--clear", str(ONLINE), external=True)
+    what = ["--require-hashes", "--no-deps", "-r", str(ONLINE_LOCK)]
+    pip = [str(ONLINE / "bin" / "python"), "-m", "pip", "install", "--quiet", "--progress-bar=off"]
+    session.run(*pip, *what, external=True)
+    stamp.write_text(wanted)
+
+
+def _pack(session: nox.Session) -> None:
+    """Make what a browser loads for Run."""
+    _online(session)
+    run(session, "-m", "lab.pages.browser.pack")
+
+
 @nox.session(venv_backend="none")
 def docs(session: nox.Session) -> None:
     """Build the site into build/html, warnings as errors; runs the examples first whose evidence is missing.
@@ -107,6 +130,8 @@ def docs(session: nox.Session) -> None:
     if rest != session.posargs and not any(map(os.environ.get, ADDRESSES)):
         session.error(f"The site can't be published without its address: set {ADDRESSES[0]} to it.")
     run(session, "-m", "lab", "--needed")
+    if "prose" not in session.posargs:
+        _pack(session)
     build = ["-m", "sphinx", "-W", "--keep-going", "-q", "-j", "auto", "-b", "html", "-c", ".", "-d", "build/doctrees"]
     run(session, *build, "docs", "build/html", *rest)
     session.log("The site is in build/html")
@@ -116,7 +141,9 @@ def docs(session: nox.Session) -> None:
 def site(session: nox.Session) -> None:
     """Test the built site and the live server in a headless Chromium, and what is copied. Pytest's options."""
     run(session, "-m", "tests.browser")
-    where = ["tests/site", "tests/live", "tests/test_guards.py"]
+    _online(session)
+    where = ["tests/site", "tests/live", "tests/online/test_calls.py", "tests/online/test_contracts.py"]
+    where += ["tests/test_guards.py"]
     run(session, "-m", "pytest", "-q", "-n", "2", "--dist", "loadgroup", *where, *session.posargs)
     # 3 is its word for a machine that has not what it needs, which it has said in a sentence; a fault is 1.
     run(session, "-m", "tests.vnu", code=(0, 3))
@@ -129,6 +156,15 @@ def new(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none", default=False)
+def online(session: nox.Session) -> None:
+    """Prove Run on the built site anew and write docs/recorded/online.json; break it on purpose, run it 500 times."""
+    run(session, "-m", "tests.browser")
+    _pack(session)
+    run(session, "-m", "tests.online.record")
+    run(session, "-m", "pytest", "-q", "-s", "tests/online", *session.posargs)
+
+
+@nox.session(venv_backend="none", default=False)
 def live(session: nox.Session) -> None:
     """Read, edit and run the examples in your browser, on a broker and a worker of your own. Ctrl-C ends it."""
     run(session, "-m", "lab.pages.server", *session.posargs)
@@ -136,10 +172,12 @@ def live(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", default=False)
 def bench(session: nox.Session) -> None:
-    """Measure a run of the examples (ratio to its own waiting, shares, peak memory) and the live server."""
+    """Measure a run of the examples (ratio to its own waiting, shares, peak memory), the live server, and Run."""
     run(session, "-m", "tests.browser")
     run(session, "-m", "lab.measure")
     run(session, "-m", "tests.live.measure")
+    # Of the site as `nox -s docs` has built it.
+    run(session, "-m", "tests.online.measure")
 
 
 @nox.session(venv_backend="none", default=False)
@@ -161,6 +199,8 @@ def lock(session: nox.Session) -> None:
         "requirements.txt",
         external=True,
     )
+    alone = ["--no-annotate", "--no-deps"]
+    session.run(*compile_, *alone, "requirements-online.in", "-o", "requirements-online.txt", external=True)
     (scratch / "nox.in").write_text("nox==2026.10.20\n")
     session.run(*compile_, "--no-annotate", str(scratch / "nox.in"), "-o", "requirements-nox.txt", external=True)
 

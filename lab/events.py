@@ -9,7 +9,7 @@ from typing import Any
 from kombu.messaging import Consumer
 
 from lab.errors import TimedOut
-from lab.processes import T, wait_until
+from lab.waiting import T, wait_until
 
 _ENDS = {"succeeded", "failed", "rejected", "revoked"}
 
@@ -147,7 +147,7 @@ class Recorder:
         self.began = time.time()
 
     def wait(self, condition: Callable[[], T], timeout: float, what: str) -> T:
-        """Wait as `lab.processes.wait_until` does; each event that comes in is progress."""
+        """Wait as `lab.waiting.wait_until` does; each event that comes in is progress."""
 
         def seen() -> int:
             self.pump()

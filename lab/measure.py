@@ -16,7 +16,7 @@ from lab import broker, evidence, project
 from lab.errors import LabError, told
 from lab.guard import Guard
 from lab.paths import ROOT
-from lab.processes import wait_until
+from lab.waiting import wait_until
 
 _SAMPLE = 0.25
 _PATIENCE = 60.0

@@ -11,20 +11,16 @@ import multiprocessing
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import cast
 
 import psutil
 
-from lab.errors import LabError, TimedOut
+from lab.errors import LabError
 from lab.guard import Guard
 from lab.lines import Lines
 
-T = TypeVar("T")
-# So many times its deadline a wait may last while there is progress.
-_LONGEST = 3
 _fork = multiprocessing.get_context("fork")
 
 
@@ -155,28 +151,3 @@ def deadline(seconds: float, expire: Callable[[], object]) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-
-
-def wait_until(
-    condition: Callable[[], T],
-    timeout: float,
-    what: str,
-    *,
-    progress: Callable[[], object] = lambda: None,
-    pause: Callable[[], object] = lambda: time.sleep(0.01),
-) -> T:
-    """Wait until `condition()` is true and return its value; `TimedOut` with `what` after `timeout` seconds.
-
-    They count from the last time that `progress()` returned something new: a busy machine gets on more slowly, but it
-    gets on. Three times as many are the end in any case.
-    """
-    began = moved = time.monotonic()
-    seen = progress()
-    while not (value := condition()):
-        before, seen = seen, progress()
-        if seen != before:
-            moved = time.monotonic()
-        if time.monotonic() > min(moved + timeout, began + _LONGEST * timeout):
-            raise TimedOut(f"{what} did not happen within {timeout:g} s")
-        pause()
-    return value

@@ -18,12 +18,14 @@ from celery import current_app
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from lab import broker, figure, heartbeat, processes, project
+from lab import figure, heartbeat, processes, project
 from lab.errors import LabError, Unequal
 from lab.events import TaskRun
 from lab.hold import hold
+from lab.queues import queue_keys
 from lab.stage import Stage, Stages, WorkerSpec
 from lab.told import Told
+from lab.waiting import wait_until
 
 
 class Rig:
@@ -31,9 +33,7 @@ class Rig:
 
     def __init__(self, stages: Stages, stage: Stage, chapter: str) -> None:
         """Stand on `stage`, for a claim of `chapter`."""
-        self._stages = stages
-        self._chapter = chapter
-        self._stage = stage
+        self._stages, self._stage, self._chapter = stages, stage, chapter
         self.charts: dict[str, Any] = {}
         self._stopped: list[processes.Process] = []
         self._logs = {path: path.stat().st_size for path in project.log_folder().glob("*.log")}
@@ -148,7 +148,7 @@ class Rig:
 
     def waiting(self) -> dict[str, int]:
         """Return how many messages wait in each of the broker's lists."""
-        return {key: self.redis.llen(key) for key in sorted(broker.queue_keys(self.redis))}
+        return {key: self.redis.llen(key) for key in sorted(queue_keys(self.redis))}
 
     def resume(self, worker: int | None = None) -> None:
         """Let the workers that were started paused, or one of them, consume the queue `celery`."""
@@ -193,7 +193,7 @@ class Rig:
         self._gone(process, timeout)
 
     def _gone(self, process: processes.Process, timeout: float = 60.0) -> None:
-        processes.wait_until(lambda: not process.alive, timeout, f"the end of {process.name}")
+        wait_until(lambda: not process.alive, timeout, f"the end of {process.name}")
         if process in self._stage.extras:
             # Without it the stage is what the claim was given, and the next one can stand on it.
             self._stage.extras.remove(process)

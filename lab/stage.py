@@ -14,8 +14,10 @@ import requests
 from lab import broker, processes, project
 from lab.errors import TimedOut
 from lab.events import Recorder
+from lab.queues import queue_keys
 from lab.run import Run
 from lab.server import Server
+from lab.waiting import wait_until
 
 # Only what is broken takes so long: a busy machine may take its time.
 READY = 120.0
@@ -67,7 +69,7 @@ class Stage:
 
     def idle(self) -> bool:
         """Whether nothing waits and no worker holds a message."""
-        return not self.redis.hlen("unacked") and not any(map(self.redis.llen, broker.queue_keys(self.redis)))
+        return not self.redis.hlen("unacked") and not any(map(self.redis.llen, queue_keys(self.redis)))
 
     def at_rest(self) -> bool:
         """Whether no task is left that runs; one that does gets a moment to end."""
@@ -197,7 +199,7 @@ class Stages:
                 web.see_alive()
                 return _SERVES.search(web.output())
 
-            stage.web_url = cast(re.Match[str], processes.wait_until(address, READY, "the web server's start"))[1]
+            stage.web_url = cast(re.Match[str], wait_until(address, READY, "the web server's start"))[1]
             # What it imports for its first answer is no part of a claim's response time.
             requests.get(f"{stage.web_url}/static/none", timeout=READY)
 
@@ -209,7 +211,7 @@ class Stages:
             worker.see_alive()
             return bool(app.control.ping(destination=[worker.node], timeout=0.25, limit=1))
 
-        processes.wait_until(answers, READY, f"a pong of {worker.node}")
+        wait_until(answers, READY, f"a pong of {worker.node}")
 
     def end(self, stage: Stage) -> None:
         """Tell the stage's processes to stop; they get some seconds, in the background."""

@@ -4,7 +4,7 @@ import shutil
 import subprocess
 import sys
 
-from playwright.sync_api import Browser, Error, Playwright, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserType, Error, Playwright, expect, sync_playwright
 
 from tests.bed import PATIENCE
 
@@ -15,8 +15,13 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome")
 def launch(playwright: Playwright) -> Browser:
     """Start the Chromium on PATH, else the one that Playwright has fetched; raises Playwright's Error without any."""
     expect.set_options(timeout=PATIENCE * 1000)
+    return another(playwright.chromium)
+
+
+def another(kind: BrowserType, *flags: str) -> Browser:
+    """Start one more, with `flags` of Chromium's own."""
     found = next(filter(None, map(shutil.which, _NAMES)), None)
-    return playwright.chromium.launch(executable_path=found, args=_FLAGS)
+    return kind.launch(executable_path=found, args=[*_FLAGS, *flags])
 
 
 def _starts() -> str:

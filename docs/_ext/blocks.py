@@ -229,8 +229,9 @@ def _claim(claim: Claim, link: str) -> str:
 def _visit_block(self: Any, node: Block) -> None:
     part = f' <span class="part">{html.escape(node["part"])}</span>' if node["part"] else ""
     kind = "called" if node["called"] else "shown"
+    online = f' data-online="{node["online"]}"' if node.get("online") else ""
     self.body.append(
-        f'<figure class="block {kind}" id="{node["ids"][0]}" data-file="{html.escape(node["file"])}">'
+        f'<figure class="block {kind}" id="{node["ids"][0]}" data-file="{html.escape(node["file"])}"{online}>'
         f"<figcaption><code>{html.escape(node.shown.short)}</code>{part}</figcaption>"
     )
 
@@ -243,4 +244,6 @@ def _depart_block(self: Any, node: Block) -> None:
             self.body.append(_recorded(node.printed(recorded())))
         link = partial(source.link, self.builder, self.builder.current_docname)
         line = evidence_line(recorded(), node.shown, link)
+    if node.get("refused"):
+        self.body.append(f'<p class="online-bar">No Run in your browser: {html.escape(node["refused"])}.</p>')
     self.body.append(f"{line}</figure>\n")

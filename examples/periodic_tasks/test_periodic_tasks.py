@@ -425,6 +425,17 @@ def test_an_hour_in_a_crontab_is_an_hour_of_utc(rig, beat, server_in_tokyo):
     rig.same(sent_by_the_clock_of(rig, beat), ["UTC", "UTC", "rest"], "sent: {}")
 
 
+@pytest.mark.workers
+@pytest.mark.broken_by(r"printed", conf={"timezone": "America/New_York"})
+def test_where_clocks_change_for_the_summer_a_run_keeps_its_hour_of_utc(rig):
+    """Where clocks change for the summer, the hour of UTC of a run stays, and its hour of the clock there moves."""
+    rig.prints(
+        "demo_next_runs.py",
+        "Sun 08 Mar 00:15 UTC, 19:15 in New York\nSun 08 Mar 12:15 UTC, 08:15 in New York\n"
+        "Mon 09 Mar 00:15 UTC, 20:15 in New York\nMon 09 Mar 12:15 UTC, 08:15 in New York\n",
+    )
+
+
 @pytest.mark.broken_by(
     "sent:",
     file="local.py",

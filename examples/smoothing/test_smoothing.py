@@ -236,6 +236,24 @@ def test_the_offset_shifts_minutes_and_hours(rig, capsys):
 
 
 @pytest.mark.workers
+@pytest.mark.broken_by(r"printed", file="demo_next_runs.py", old=OFFSET, new=NO_OFFSET)
+def test_with_an_offset_of_its_own_a_crontab_runs_at_other_hours_of_utc(rig):
+    """With offsets of 6 minutes and 5 hours `0 */6 * * *` runs at 5:06, 11:06, 17:06 and 23:06 of UTC.
+
+    What was tried is undone: the installation keeps its offset.
+    """
+    set_offset(minute=0.5, hour=0.5)
+    rig.prints(
+        "demo_next_runs.py",
+        "<crontab: 6 5,11,17,23 * * * (m/h/dM/MY/d)>\n"
+        "Sat 04 Apr 17:06 UTC, 03:06 in Sydney\nSat 04 Apr 23:06 UTC, 09:06 in Sydney\n"
+        "Sun 05 Apr 05:06 UTC, 15:06 in Sydney\nSun 05 Apr 11:06 UTC, 21:06 in Sydney\n",
+    )
+    offset = CronOffset.get_solo()
+    assert (offset.minute, offset.hour) == (0.5, 0.5), "the installation's own offset is another now"
+
+
+@pytest.mark.workers
 @pytest.mark.broken_by(r"became", file="demo_offset.py", old=OFFSET, new=CARRYING)
 def test_the_offset_moves_no_day_and_carries_nothing(rig, capsys):
     """Days, weekdays and months never move, and nothing is carried: `50 22 1 */3 *` becomes `10 3 1 */3 *`.

@@ -8,7 +8,7 @@ import pytest
 
 from lab.errors import LabError, TimedOut
 from lab.events import TaskRun, record, runs
-from lab.processes import wait_until
+from lab.waiting import wait_until
 
 
 def event(kind: str, uuid: str, at: float, **fields: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import coverage
 
 from lab.lines import Lines
-from lab.processes import wait_until
+from lab.waiting import wait_until
 
 _WORK = """
 def first():

@@ -12,7 +12,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from lab.paths import ROOT
-from lab.processes import lives, wait_until
+from lab.processes import lives
+from lab.waiting import wait_until
 from tests.bed import PATIENCE, Bed, Outcome, slowness
 
 CHAPTER = "first_task"

@@ -8,7 +8,7 @@ from lab.evidence import sha256
 from lab.paths import ROOT
 
 FOLDERS = ("docs/_live", "docs/_static/minisearch")
-OWN = {"live.css", "live.js", "vendored.toml"}
+OWN = {"editor.js", "live.css", "live.js", "vendored.toml"}
 
 
 @pytest.mark.parametrize("name", FOLDERS)

@@ -13,7 +13,7 @@ from pathlib import Path
 import requests
 
 from lab.paths import ROOT
-from lab.processes import wait_until
+from lab.waiting import wait_until
 from tests.bed import PATIENCE
 
 _LINE = re.compile(r"(http://127\.0\.0\.1:(\d+)/)\?token=(\w+)")

@@ -8,7 +8,7 @@ import psutil
 import pytest
 from playwright.sync_api import Browser, Error, expect
 
-from lab.processes import wait_until
+from lab.waiting import wait_until
 from tests.bed import PATIENCE
 from tests.live.reader import Reader, pids
 from tests.live.server import Server, start

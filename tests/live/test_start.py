@@ -12,7 +12,8 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from lab.paths import ROOT
-from lab.processes import lives, wait_until
+from lab.processes import lives
+from lab.waiting import wait_until
 from tests.bed import PATIENCE, slowness
 from tests.live.reader import Reader, pids
 from tests.live.server import Server, start

@@ -8,9 +8,12 @@ from functools import partial
 import pytest
 
 from lab.paths import BUILD, chapters
+from tests.online.host import policy, serve
 
 HTML = BUILD / "html"
 PAGES = sorted(path.relative_to(HTML).as_posix() for path in HTML.rglob("*.html"))
+# Why the site was built without Run.
+WITHOUT = BUILD / "online" / "without.txt"
 CHAPTERS = [f"{name}.html" for name in chapters()]
 
 
@@ -48,3 +51,13 @@ def site() -> Iterator[str]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/"
     server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def strict() -> Iterator[str]:
+    """Serve the built site as strictly as a host may, and return its address."""
+    if WITHOUT.exists():
+        pytest.skip(WITHOUT.read_text())
+    assert (HTML / "_static" / "online.js").exists(), "build/html has no Run: run nox -s docs first"
+    with serve(policy()) as base:
+        yield base

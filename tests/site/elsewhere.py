@@ -17,8 +17,8 @@ from celery import Celery
 from lab import broker, project
 from lab.events import Recorder, TaskRun
 from lab.guard import Guard
-from lab.processes import wait_until
 from lab.stage import Stage, StageSpec
+from lab.waiting import wait_until
 from tests.bed import PATIENCE
 
 SETTINGS = """

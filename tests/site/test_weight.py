@@ -25,7 +25,7 @@ STATES: tuple[str, ...] = (
     "::placeholder",
 )
 # What depends on the data: a label that a phone has no room for, a line that a block points out.
-STATES += (".desk", ".hll")
+STATES += (".desk", ".hll", ".online-bar")
 
 
 def _size(path: str) -> int:

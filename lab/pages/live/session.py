@@ -1,25 +1,22 @@
 """A session whose worker can be ended, replaced, and given new definitions of its tasks."""
 
-import ast
 import contextlib
-import importlib
-import linecache
 import os
 import signal
 import time
-from pathlib import Path
-from types import CodeType
 from typing import Any
 
 import psutil
 from celery.worker.control import control_command
 
-from lab.broker import queue_keys
 from lab.errors import LabError
 from lab.pages.live.nursery import Nursery
+from lab.pages.live.redefine import defined, replace_tasks
 from lab.pages.session import Session
-from lab.processes import lives, wait_until
+from lab.processes import lives
+from lab.queues import queue_keys
 from lab.stage import Stages
+from lab.waiting import wait_until
 
 _START = 60.0
 # So long after the last event a task that nobody has received never will be: its message was thrown away.
@@ -57,8 +54,8 @@ class LiveSession(Session):
     def define(self, module: str, source: str) -> None:
         """Replace tasks of `module` by those in `source`, here and in the worker."""
         module = module.strip()
-        _replace_tasks(self._app, module, source)
-        key = module, _defined(source)
+        replace_tasks(self._app, module, source)
+        key = module, defined(source)
         # The latest stands last, as a new worker gets them in this order.
         self._defined.pop(key, None)
         self._defined[key] = source
@@ -108,35 +105,9 @@ class LiveSession(Session):
         return len(self.left()) if time.monotonic() - self._moved > _QUIET else 0
 
 
-def _replace_tasks(app: Any, module: str, source: str) -> None:
-    """Execute `source` in `module`; tasks that it defines take the place of those of the same name."""
-    there = importlib.import_module(module)
-    functions = _defined(source)
-    # A second @shared_task of the same name, which need not be the function's, would return the old task.
-    for name in [name for name, task in app.tasks.items() if task.__module__ == module and task.__name__ in functions]:
-        app.tasks.pop(name)
-    exec(_compiled(Path(str(there.__file__)), source), vars(there))  # noqa: S102
-
-
-def _compiled(path: Path, source: str) -> CodeType:
-    """Compile a part of a file, or an edited part, so that a traceback shows the lines that the reader sees."""
-    text = source.strip("\n")
-    before, found, _ = path.read_text().partition(text)
-    if found:
-        return compile("\n" * before.count("\n") + text, str(path), "exec")
-    name = f"{path} (edited)"
-    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
-    return compile(source, name, "exec")
-
-
-def _defined(source: str) -> tuple[str, ...]:
-    """Return the names of the functions that `source` defines."""
-    return tuple(node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef))
-
-
 @control_command(args=[("module", str), ("source", str)])  # type: ignore[untyped-decorator, unused-ignore]
 def redefine(state: Any, module: str, source: str) -> dict[str, str]:
     """Worker command: take over new definitions of a module's tasks."""
-    _replace_tasks(state.app, module, source)
+    replace_tasks(state.app, module, source)
     state.consumer.update_strategies()
     return {"ok": module}

@@ -6,8 +6,8 @@ from typing import Any
 import redis
 
 from lab import figure
-from lab.broker import queue_keys
 from lab.events import TaskRun
+from lab.queues import queue_keys
 
 # A timeline of more tasks could not be read.
 _DRAWN = 30

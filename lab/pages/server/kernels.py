@@ -10,7 +10,8 @@ from tornado.ioloop import IOLoop
 from tornado.web import HTTPError
 
 from lab.pages.sockets import Sockets
-from lab.processes import lives, wait_until
+from lab.processes import lives
+from lab.waiting import wait_until
 
 # A kernel that died or did not answer within so many seconds is replaced by another, so many times.
 _ANSWERS = 90.0
