@@ -34,7 +34,7 @@ class Block {
     this.original = this.source.textContent;
     // What the worker of which kernel was given; without, it has the file.
     this.sent = { text: this.original, generation: 0 };
-    this.recorded = figure.querySelector(".cell_output");
+    this.recorded = figure.querySelector(".cell_output, .recorded");
     this.edit();
     this.controls();
   }

@@ -104,7 +104,8 @@ export class Browser {
     } else if (kind === "failed") this.drop("gone", data.startsWith("lost") ? LOST : broken(data));
     else if (kind === question?.answer) {
       this.questions.shift();
-      if (kind === "ended") question.heard({ kind: "run", data });
+      // Each start counts its figures from one.
+      if (kind === "ended") question.heard({ kind: "run", data: { ...data, figure: data.figure.replaceAll("online-", `online-${this.generation}-`) } });
       question.resolve(data);
       // What is left after hours would come in between.
       if (data?.spent) this.drop("ended", "What ran before it did not end. Press Run to start anew.");

@@ -5,30 +5,14 @@ import re
 from typing import Any
 
 import pytest
-from _ext import online
 from playwright.sync_api import Browser, expect
 
+from lab.pages.browser import pack
 from lab.paths import BUILD
 from tests.browser import another
 from tests.online.host import HTML, policy, serve
 from tests.online.tab import Stumbling, Tab
 from tests.site.conftest import PAGES
-
-
-def test_each_call_that_a_page_shows_was_tried_in_a_browser_as_it_is_now() -> None:
-    old = online.outdated()
-    assert not old, f"docs/recorded/online.json does not hold for {', '.join(old)}: nox -s online writes it anew."
-
-
-def test_a_call_that_was_not_proven_has_no_run_and_says_why() -> None:
-    told = {}
-    for name in PAGES:
-        for figure in re.findall(r'<figure class="block.*?</figure>', (HTML / name).read_text(), re.S):
-            file = re.search(r'data-file="examples/([^"]+)"', figure)
-            if file and "everything" not in name and (why := re.search(r"No Run in your browser: (.*?)\.</p>", figure)):
-                assert "data-online" not in figure
-                told[file[1]] = why[1]
-    assert told == {call: online.refusal(call) for call in online.calls() if online.refusal(call)}
 
 
 def test_the_button_names_the_megabytes_and_no_page_breaks_the_policy(browser: Browser, strict: str) -> None:
@@ -97,6 +81,8 @@ def test_all_that_is_loaded_is_listed_with_licence_and_source(browser: Browser, 
     rows = tab.page.locator("main table tbody tr")
     listed = rows.locator("th").all_inner_texts()
     assert {*packed, "Pyodide", "CPython", "CodeJar", "Prism"} == set(listed)
+    versions = [cell.partition(": ")[2] for cell in rows.locator("td:nth-child(2)").all_text_contents()]
+    assert dict(zip(listed, versions, strict=True))["Pyodide"] == pack._PYODIDE
     for link in tab.page.locator("main table a[href*='licences/']").all():
         answer = tab.page.request.get(str(link.evaluate("node => node.href")))
         assert answer.ok
