@@ -462,21 +462,22 @@ def test_queue_once_does_not_keep_a_message_from_coming_again(rig):
 
 
 @pytest.mark.workers
-@pytest.mark.broken_by(r"paid for 1", conf={"result_backend": "cache+memory://"})
+@pytest.mark.broken_by(r"logged \['INFO [^,]*'\]$", conf={"result_backend": "cache+memory://"})
 def test_deduplicating_successful_tasks_does_nothing_without_a_result_backend(rig, monkeypatch):
-    """Celery's setting `worker_deduplicate_successful_tasks` changes nothing without a result backend, as in Auth."""
+    """Celery's setting `worker_deduplicate_successful_tasks` does nothing without a result backend, as in Auth.
+
+    Measured with a task that has `acks_late=True`; the setting is for no others.
+    """
     monkeypatch.setitem(current_app.conf, "worker_deduplicate_successful_tasks", True)
-    make_losses()
+    # On a single thread the second run begins when the first has succeeded.
     rig.start_worker(concurrency=1)
-    # On a single thread the second run begins when the first has ended.
-    with busy(rig, 1):
-        tasks.pay_carelessly.delay(KILLMAILS[0])
-        received(rig, 2)
+    with rig.hold(ASSETS):
+        tasks.update_assets.delay(90000001)
+        rig.started(ASSETS)
         hours_pass(rig)
         rig.wait(lambda: rig.waiting() == {NORMAL: 1}, "the return of the message")
-    ended(rig, APP + "pay_carelessly", 2)
-    assert payments() == 2, f"paid for {payments():g}"
-    assert {run.state for run in rig.runs()} == {"succeeded"}
+    ended(rig, ASSETS, 2)
+    rig.same(rig.logged(), ["INFO Updated the assets of character 90000001"] * 2, "logged {}")
 
 
 @pytest.mark.broken_by(r"printed ''", file="demo_held.py", old="if held:", new="if not held:")
