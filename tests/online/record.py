@@ -10,7 +10,6 @@ import sys
 from datetime import date
 from typing import Any
 
-from _ext import online
 from playwright.sync_api import sync_playwright
 
 from lab.paths import BUILD, EVIDENCE, EXAMPLES, ROOT
@@ -19,9 +18,13 @@ from tests.online import compare, real
 from tests.online.engine import Engine, started
 from tests.online.reasons import reason
 
+sys.path.append(str(ROOT / "docs"))
+from _ext import online
+
 _OUTPUT = re.compile(
     r"^`examples/([^`]+)`:\n\n```python\n(?:(?!```).*\n)*```\n\nOutput:\n\n```text\n((?:(?!```).*\n)*)```$", re.M
 )
+_CALLED = re.compile(r"^```\{call\} (\S+)$", re.M)
 _SOURCE = "it prints lines of libraries' source, which is not loaded"
 _ROWS = "its real run had other rows in its database"
 _ENDLESS = "what it sends never ends"
@@ -33,6 +36,12 @@ def printed() -> dict[str, str]:
     pages = [path.read_text() for path in sorted((BUILD / "html").glob("*.md"))]
     found = {call: output for page in pages for call, output in _OUTPUT.findall(page)}
     return {call: output.replace("(no output)", "").strip() for call, output in found.items()}
+
+
+def _tried(calls: list[str]) -> list[str]:
+    """Return the calls that a page's own kernel played, and those of claims that did no more than to play them."""
+    pages = "".join(path.read_text() for path in (ROOT / "docs").glob("*.md"))
+    return [call for call in calls if call in _CALLED.findall(pages) or not reason(call)]
 
 
 def difference(result: dict[str, Any], wanted: str, task_runs: dict[str, Any]) -> str:
@@ -67,16 +76,17 @@ def main() -> int:
     if missing := [call for call in calls if call not in wanted]:
         print(f"build/html has no output of {', '.join(missing)}: run nox -s docs first.", file=sys.stderr)
         return 1
-    tasks = {call: compare.summary(runs) for call, runs in real.played([c for c in calls if not reason(c)]).items()}
-    proven, refused = {}, {}
     with sync_playwright() as playwright:
         browser = launch(playwright)
         with started(browser.new_page()) as engine:
-            results = _played(engine, calls)
+            results = _played(engine, _tried(calls))
             versions = {"browser's python": engine.ready["python"], "chromium": browser.version}
         browser.close()
+    same = [call for call, found in results.items() if all(one["out"].strip() == wanted[call] for one in found)]
+    tasks = {call: compare.summary(runs) for call, runs in real.played(same).items()}
+    proven, refused = {}, {call: reason(call) for call in calls if call not in results}
     for call, found in results.items():
-        told = [difference(one, wanted[call], tasks[call]) for one in found] if call in tasks else ["not tried"]
+        told = [difference(one, wanted[call], tasks.get(call, {})) for one in found]
         if different := next(filter(None, told), ""):
             refused[call] = _why(call, found[0], wanted[call])
             print(f"{call}: {refused[call]} ({different})")
