@@ -400,7 +400,7 @@ def test_a_task_that_sleeps_instead_of_retrying_holds_its_thread(rig):
     assert ({run.state for run in runs.values()}, len(esi.asked)) == ({"succeeded"}, 10)
 
 
-@pytest.mark.broken_by(r"they have \['failed", **broken("timeout = None", "timeout = 0.2"))
+@pytest.mark.broken_by(r"they have \['failed|the five requests", **broken("timeout = None", "timeout = 0.01"))
 def test_without_a_timeout_a_silent_server_holds_the_threads(rig):
     """Without a timeout five requests fill a worker of five threads for as long as the server is silent."""
     assert inspect.signature(requests.Session.request).parameters["timeout"].default is None

@@ -3,6 +3,7 @@ import logging
 import os
 import signal
 import time
+from collections import Counter
 from configparser import ConfigParser
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -431,7 +432,7 @@ def test_a_worker_killed_in_its_shutdown_has_given_nothing_back(rig):
 def test_a_soft_shutdown_of_threads_waits_for_every_task_whatever_its_timeout(rig, monkeypatch):
     """With threads the soft shutdown that SIGQUIT begins waits until each task has ended, whatever its timeout.
 
-    Measured with a `worker_soft_shutdown_timeout` of 0.1 seconds, after ten times as many, for tasks with `acks_late`.
+    It may have put back by then the messages of tasks with `acks_late` that it runs. Measured with a `worker_soft_shutdown_timeout` of 0.1 seconds, after ten times as many, for tasks with `acks_late`.
     """
     monkeypatch.setitem(current_app.conf, "worker_soft_shutdown_timeout", 0.1)
     worker = rig.start_worker()
@@ -441,9 +442,9 @@ def test_a_soft_shutdown_of_threads_waits_for_every_task_whatever_its_timeout(ri
         worker.signal(signal.SIGQUIT)
         rig.wait(lambda: "terminating in 0.1 seconds" in rig.printed(worker), "the shutdown's begin")
         assert not worker.join(1), "it has ended"
-        held(rig, 5, 0)
     gone(worker)
-    held(rig, 0, 0)
+    rig.wait(lambda: not rig.redis.hlen("unacked"), "the end of what is held")
+    assert sum(rig.waiting().values()) in (0, 5), f"{rig.waiting()} wait"
     rig.same(told(rig), list(range(98000001, 98000006)), "updated: {}")
 
 
@@ -608,23 +609,26 @@ def test_a_worker_takes_tasks_again_after_each_restart_of_redis(rig):
 
 @pytest.mark.server(appendonly="yes")
 @pytest.mark.broken_by(r"line 20 of the tasks did not", **on("worker_ready", "redis.config_set('appendonly', 'no')"))
-def test_over_a_restart_of_redis_what_a_worker_runs_and_holds_runs_on_once(rig):
-    """When Redis, with its data, is back before they end, what a worker runs and holds runs on, each once.
+def test_over_a_restart_of_redis_what_a_worker_runs_goes_on_and_what_it_holds_may_run_twice(rig):
+    """When Redis comes back with its data, what a worker runs goes on, once; what it holds runs once or twice.
 
-    A countdown that it holds stays in `unacked`.
+    What waits runs once, and a countdown that the worker holds stays in `unacked`.
     """
     with rig.hold(CORPORATION):
         tasks.update_corporation.apply_async([98000000], countdown=600)
         rig.send(tasks.update_corporation, 20, 98000001)
         rig.started(CORPORATION, 5)
         held(rig, 6, 10)
+        holds = {int(run.args[1:-2]) for run in rig.runs() if run.received and not run.started}
         rig.server.stop()
         rig.server.start()
         lost_sight(rig)
         ready(rig)
     logged(rig, 20)
     held(rig, 1, 0)
-    rig.same(told(rig), list(range(98000001, 98000021)), "updated: {}")
+    times = Counter(told(rig))
+    rig.same(sorted(times), list(range(98000001, 98000021)), "updated: {}")
+    assert all(count == 1 or (number in holds and count == 2) for number, count in times.items()), f"ran {times}"
 
 
 @pytest.mark.workers({}, {"paused": True})
