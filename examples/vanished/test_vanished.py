@@ -432,7 +432,8 @@ def test_a_worker_killed_in_its_shutdown_has_given_nothing_back(rig):
 def test_a_soft_shutdown_of_threads_waits_for_every_task_whatever_its_timeout(rig, monkeypatch):
     """With threads the soft shutdown that SIGQUIT begins waits until each task has ended, whatever its timeout.
 
-    It may have put back by then the messages of tasks with `acks_late` that it runs. Measured with a `worker_soft_shutdown_timeout` of 0.1 seconds, after ten times as many, for tasks with `acks_late`.
+    It may have put back by then what it runs with `acks_late`. Measured with a `worker_soft_shutdown_timeout` of 0.1
+    seconds, after ten times as many.
     """
     monkeypatch.setitem(current_app.conf, "worker_soft_shutdown_timeout", 0.1)
     worker = rig.start_worker()
