@@ -23,7 +23,7 @@ from lab.errors import LabError, Unequal
 from lab.events import TaskRun
 from lab.hold import hold
 from lab.queues import queue_keys
-from lab.stage import Stage, Stages, WorkerSpec
+from lab.stage import READY, Stage, Stages, WorkerSpec
 from lab.told import Told
 from lab.waiting import wait_until
 
@@ -179,7 +179,7 @@ class Rig:
     def run(self, *argv: str) -> processes.Process:
         """Run `manage.py …` or `pytest …` to its end, in a process of its own with the settings as they are here."""
         project.point(self._stage.url)
-        self._gone(process := self._stages.add(self._stage, "suite", list(argv)))
+        self._gone(process := self._stages.add(self._stage, "suite", list(argv)), READY)
         return process
 
     def kill(self, process: processes.Process) -> None:
