@@ -1,5 +1,3 @@
-from datetime import timedelta
-
 from allianceauth.services.hooks import get_extension_logger
 from allianceauth.services.tasks import QueueOnce
 from celery import shared_task
@@ -22,9 +20,8 @@ def write_report(corporation_id):
 
 @shared_task
 def write_missing_reports():
-    missing = Report.objects.filter(written_at=None, asked_at__lte=timezone.now() - timedelta(minutes=15))
-    for corporation_id in missing.values_list("corporation_id", flat=True):
-        write_report.delay(corporation_id)
+    for report in Report.overdue():
+        write_report.delay(report.corporation_id)
 
 
 @shared_task

@@ -307,6 +307,9 @@ def test_a_task_that_kills_its_worker_is_given_up_at_the_third_attempt(rig, dead
     rig.settle()
     rig.same([worker.exitcode for worker in rig.workers], [-9, -9, None], "its workers: {}")
     rig.same(rig.logged(), ["ERROR Orders of corporation 98000001 given up"], "logged {}")
+    tasks.update_orders.delay(98000002)
+    rig.settle()
+    rig.same(rig.logged()[1:], ["INFO Orders of corporation 98000002 updated"], "then {}")
 
 
 @pytest.mark.workers({}, {"paused": True})
@@ -316,7 +319,7 @@ def test_a_task_that_kills_its_worker_is_given_up_at_the_third_attempt(rig, dead
     old="corporation_id, written_at=None)",
     new="corporation_id)",
 )
-@pytest.mark.broken_by(r"20 reports did not happen", file="tasks.py", old="minutes=15", new="hours=15")
+@pytest.mark.broken_by(r"20 reports did not happen", file="models.py", old="minutes=15", new="hours=15")
 def test_a_periodic_task_starts_again_what_is_not_done(rig):
     """The periodic task starts again what is not done after a quarter of an hour; each of 20 reports is written once.
 
@@ -341,6 +344,18 @@ def test_a_periodic_task_starts_again_what_is_not_done(rig):
     held(rig, 0, 0)
     rig.same(told(rig), list(numbers), "written: {}")
     rig.same(missing.get().pk, 98000021, "missing: {}")
+
+
+@pytest.mark.broken_by(r"logged \[\]", file="models.py", old="asked_at__lte", new="asked_at__gte")
+def test_the_periodic_task_writes_two_reports_that_nobody_wrote(rig):
+    """The periodic task starts the task of two reports that were asked for an hour ago, and both are written."""
+    rig.settle(after="demo.py")
+    lines = [f"INFO Report on corporation {number} written" for number in (98000001, 98000002)]
+    rig.same(sorted(rig.logged()), lines, "logged {}")
+    asked = [timezone.now() - report.asked_at for report in Report.objects.all()]
+    assert all(timedelta(hours=1) <= ago < timedelta(hours=1.1) for ago in asked), f"asked for {asked} ago"
+    tasks.update_killmails.delay(98000001)
+    rig.settle()
 
 
 @pytest.mark.workers
@@ -498,7 +513,7 @@ def test_with_prefork_a_killed_process_loses_a_task_unless_it_asks_for_another_s
     assert timedelta(seconds=10) < due <= timedelta(seconds=60), f"it is due in {due}"
     rig.same(rig.logged(), ["INFO Assets of corporation 98000001 updated"], "logged {}")
     assert "WorkerLostError" in rig.printed(worker)
-    rig.kill(worker)
+    rig.stop(worker)
 
 
 # Redis is restarted. No worker runs, unless the claim is about the worker.
