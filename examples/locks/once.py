@@ -7,8 +7,6 @@ from kombu.exceptions import EncodeError, OperationalError
 class Once(QueueOnce, DjangoTask):
     """A QueueOnce that leaves no lock where it is not sent, revoked or expired, and has delay_on_commit()."""
 
-    abstract = True
-
     def apply_async(self, args=None, kwargs=None, **options):
         try:
             return super().apply_async(args, kwargs, **options)
@@ -28,8 +26,6 @@ def thrown_away(sender, request, **kwargs):
 
 class AtMostOnce(QueueOnce):
     """A QueueOnce that keeps its lock when it has ended: one run in so many seconds, its timeout."""
-
-    abstract = True
 
     def after_return(self, *args):
         pass

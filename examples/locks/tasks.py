@@ -12,7 +12,7 @@ logger = get_extension_logger(__name__)
 
 
 @shared_task(base=QueueOnce)
-def update_corporation(corporation_id, force=False):
+def update_corporation(corporation_id):
     logger.info("Corporation %s updated", corporation_id)
 
 
@@ -22,7 +22,7 @@ def update_corporation_assets(corporation_id):
 
 
 @shared_task(base=Once)
-def update_wallet(corporation_id, force=False):
+def update_wallet(corporation_id):
     logger.info("Wallet of corporation %s updated", corporation_id)
 
 

@@ -19,19 +19,19 @@ class Command(BaseCommand):
     def handle(self, which, free, force, wait, **options):
         current_app.loader.import_default_modules()
         locks = sorted(cache.iter_keys("qo_*"))
-        used = {lock_of(*message): "waits" for message in messages()}
+        waiting = set(locks_of(messages()))
         answers = current_app.control.inspect(timeout=wait).active() or {}
-        for running in answers.values():
-            for task in running:
-                used[lock_of(task["name"], task["args"], task["kwargs"])] = "runs"
+        running = [task for tasks in answers.values() for task in tasks]
+        runs = set(locks_of((task["name"], task["args"], task["kwargs"]) for task in running))
         self.stdout.write(f"workers that answered: {len(answers)}")
         for lock in locks:
             if which not in (None, lock, task_of(lock)):
                 continue
             seconds = cache.ttl(lock)
             left = "for good" if seconds is None else f"{round(seconds / 60)} min at most"
-            self.stdout.write(f"{used.get(lock, 'left behind')}, {left}: {lock}")
-            if free and (force or (answers and lock not in used)):
+            state = "runs" if lock in runs else "waits" if lock in waiting else "left behind"
+            self.stdout.write(f"{state}, {left}: {lock}")
+            if free and (force or (answers and state == "left behind")):
                 cache.delete(lock)
                 self.stdout.write("freed")
 
@@ -39,21 +39,21 @@ class Command(BaseCommand):
 def messages():
     """Return name, arguments and keywords of what waits in Redis, or is held by a worker and has not begun."""
     with current_app.connection_for_read() as connection:
-        redis = connection.default_channel.client
+        channel = connection.default_channel
+        redis = channel.client
         queues = [name for name in redis.scan_iter(_type="list") if b"pidbox" not in name]
         found = [loads(raw) for name in queues for raw in redis.lrange(name, 0, -1)]
         found += [loads(raw)[0] for raw in redis.hvals("unacked")]
-        bodies = [loads(connection.default_channel.decode_body(one["body"], "base64")) for one in found]
-    return [(one["headers"]["task"], args, kwargs) for one, (args, kwargs, _) in zip(found, bodies, strict=True)]
+        return [(one["headers"]["task"], *loads(channel.decode_body(one["body"], "base64"))[:2]) for one in found]
 
 
-def lock_of(name, args, kwargs):
-    """Return the lock that this task gives back at its end, or None."""
-    task = current_app.tasks.get(name)
-    if isinstance(task, QueueOnce):
-        with suppress(KeyError, TypeError):
-            return task.get_key(args, kwargs)
-    return None
+def locks_of(tasks):
+    """Yield the locks that these tasks give back when they end."""
+    for name, args, kwargs in tasks:
+        task = current_app.tasks.get(name)
+        if isinstance(task, QueueOnce):
+            with suppress(KeyError, TypeError):
+                yield task.get_key(args, kwargs)
 
 
 def task_of(lock):
