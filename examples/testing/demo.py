@@ -1,4 +1,6 @@
-from testing.tasks import find_ceo
+from testing.tasks import note
 
-result = find_ceo.apply((98000001,))
-print(result.state, result.result)
+print("the call returned", note(98000001))
+
+result = note.apply((98000001,))
+print("apply returned", result.state, result.result)

@@ -124,8 +124,19 @@ def test_called_like_a_function_a_task_makes_one_attempt_and_its_error_reaches_t
 @pytest.mark.workers
 def test_apply_makes_all_retries_at_once(rig, caplog):
     """`apply()` makes all retries in the caller, at once, whatever their countdown, and sends nothing."""
-    rig.prints("demo.py", "FAILURE EveCorporationInfo matching query does not exist.\n")
+    rig.prints("demo_retries.py", "FAILURE EveCorporationInfo matching query does not exist.\n")
     rig.same(logged_here(caplog), [f"INFO Attempt {number}" for number in (1, 2, 3)], "it made {}")
+    assert rig.waiting() == {}
+
+
+@pytest.mark.broken_by(
+    r"printed 'the call returned None", file="tasks.py", old="    return value", new="    return None"
+)
+@pytest.mark.workers
+def test_apply_returns_a_result_where_a_call_returns_the_value(rig, caplog):
+    """A call returns what the task returns, `apply()` a result with that and the state; each runs the task here."""
+    rig.prints("demo.py", "the call returned 98000001\napply returned SUCCESS 98000001\n")
+    assert logged_here(caplog) == ["INFO 98000001 arrived"] * 2
     assert rig.waiting() == {}
 
 
