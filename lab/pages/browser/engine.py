@@ -95,7 +95,11 @@ class Engine:
         _separate_logs()
         sys.stdout = _Stream(lambda text: tell("stdout", text), sys.stdout)
         sys.stderr = _Stream(lambda text: tell("stderr", text), sys.stderr)
+        self._limits = self._rate_limits()
         collector.settle()
+
+    def _rate_limits(self) -> dict[str, Any]:
+        return {name: task.rate_limit for name, task in self._app.tasks.items()}
 
     def define(self, module: str, source: str) -> bool:
         """Replace tasks of `module` by those in `source`, for the call and for the worker; false where that raised."""
@@ -108,6 +112,7 @@ class Engine:
             return False
         self.worker.consumer.update_strategies()
         self.worker.consumer.reset_rate_limits()
+        self._limits = self._rate_limits()
         return True
 
     def run(self, source: str) -> dict[str, Any]:
@@ -143,6 +148,10 @@ class Engine:
         self._reset()
         for kept in self._kept:
             kept.tidy()
+        # A call may have set others at runtime, which hold until the worker ends.
+        for name, limit in self._limits.items():
+            self._app.tasks[name].rate_limit = limit
+        self.worker.consumer.reset_rate_limits()
         self.recorder.begin()
         self._log.begin()
 
