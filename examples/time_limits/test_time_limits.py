@@ -333,7 +333,7 @@ def test_on_prefork_the_limits_of_a_call_count(rig):
     r"did not happen|after \d+ members",
     file="tasks.py",
     old="answer = requests.Session().get(url)",
-    new="answer = requests.get(url, timeout=TIMEOUT)",
+    new="answer = requests.get(url, timeout=0.01)",
 )
 def test_five_requests_without_an_answer_stop_a_worker_of_five_threads(rig):
     """Five requests to a server that keeps silent stop a worker of five threads: nothing else runs until one ends.
