@@ -186,7 +186,7 @@ def lock(session: nox.Session) -> None:
     python = environment(session)
     common = ["--universal", "--python-version", "3.11", "--generate-hashes", "--quiet", "--upgrade"]
     common += ["--custom-compile-command", "nox -s lock"]
-    scratch = Path(session.create_tmp())
+    scratch = Path(session.create_tmp()).resolve().relative_to(ROOT)
     # Only imported when the database is MySQL; it has no Linux wheel.
     (scratch / "without.txt").write_text("mysqlclient; sys_platform == 'never'\n")
     compile_ = [python, "-m", "uv", "pip", "compile", *common]

@@ -15,7 +15,7 @@ _WHOLE = ("tzdata",)
 # What `importlib.metadata` reads at run time.
 _DATA = ("METADATA", "entry_points.txt")
 _LICENCES = ("licen", "copying", "notice", "authors")
-_SOURCES = ("source", "source code", "repository", "code", "github", "homepage", "home", "home page")
+_SOURCES = ("source", "source code", "repository", "code", "github", "github: repo", "homepage", "home", "home page")
 
 
 def collect(used: list[str], mounts: dict[str, Path]) -> tuple[dict[str, Any], dict[str, str]]:

@@ -223,26 +223,12 @@ def install(engine: Engine) -> None:
     """Put the stacks in the place of threads, in this whole process."""
     global SCHEDULER
     SCHEDULER = Scheduler(engine)
-    for name, value in {
-        "allocate_lock": Lock,
-        "lock": Lock,
-        "LockType": Lock,
-        "get_ident": ident,
-        "start_joinable_thread": _start,
-        "start_new_thread": _refuse,
-        "_ThreadHandle": _Handle,
-    }.items():
-        setattr(_thread, name, value)
-    for name, value in {
-        "Lock": Lock,
-        "_allocate_lock": Lock,
-        "_LockType": Lock,
-        "_CRLock": None,
-        "get_ident": ident,
-        "_start_joinable_thread": _start,
-        "_ThreadHandle": _Handle,
-    }.items():
-        setattr(threading, name, value)
+    both: dict[str, Any] = {"get_ident": ident, "_ThreadHandle": _Handle}
+    low = {"allocate_lock": Lock, "lock": Lock, "LockType": Lock, "start_joinable_thread": _start}
+    high = {"Lock": Lock, "_allocate_lock": Lock, "_LockType": Lock, "_CRLock": None, "_start_joinable_thread": _start}
+    for module, values in ((_thread, both | low | {"start_new_thread": _refuse}), (threading, both | high)):
+        for name, value in values.items():
+            setattr(module, name, value)
     _thread.RLock = threading._PyRLock  # type: ignore[attr-defined, misc]
     # Python's own substitute, by `current_thread`; C's is by the only real thread.
     import _threading_local
