@@ -11,4 +11,4 @@ def _refuse(*_: Any) -> None:
 
 def install() -> None:
     """Let each attempt raise `OSError`, so that the call which makes it gets no Run."""
-    socket.socket.listen = _refuse  # type: ignore[method-assign, assignment]
+    socket.socket.listen = _refuse  # type: ignore[method-assign]
