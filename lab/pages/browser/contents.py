@@ -20,7 +20,7 @@ _SOURCES = ("source", "source code", "repository", "code", "github", "github: re
 
 def collect(used: list[str], mounts: dict[str, Path]) -> tuple[dict[str, Any], dict[str, str]]:
     """Return what is shipped, by the names of distributions, and the archive's entries: path in it, mounted file."""
-    entries = {file: f"/mounted/root{file.removeprefix(_HERE)}" for file in used if file.startswith(f"{_HERE}/lab/")}
+    entries = {file: f"/mounted/repo{file.removeprefix(_HERE)}" for file in used if file.startswith(f"{_HERE}/lab/")}
     shipped: dict[str, Any] = {}
     left = [file for file in used if file.startswith("/mounted/") and ".dist-info/" not in file]
     # In the order in which they are imported from: the first that has a file is whose it is.
@@ -51,7 +51,7 @@ def _ours() -> dict[str, str]:
     for path in EXAMPLES.rglob("*"):
         if path.is_file() and path.suffix not in (".pyc", ".toml") and not path.name.startswith(("test_", "conftest")):
             name = path.relative_to(ROOT)
-            found[f"{_HERE}/{name}"] = f"/mounted/root/{name}"
+            found[f"{_HERE}/{name}"] = f"/mounted/repo/{name}"
     for path in kept().rglob("*"):
         name = path.relative_to(kept())
         if path.is_file() and path.suffix != ".pyc" and name.parts[0] != "log":

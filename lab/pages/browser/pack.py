@@ -87,7 +87,7 @@ def _make(scratch: Path) -> None:
         "/mounted/wasm": wasm,
         "/mounted/more": tools(),
         "/mounted/site": Path(sysconfig.get_path("purelib")),
-        "/mounted/root": ROOT,
+        "/mounted/repo": ROOT,
         "/mounted/project": kept(),
     }
     used = json.loads(_step("trace", json.dumps(_calls()), mounts, pyodide, scratch / "used.json").read_text())

@@ -31,7 +31,7 @@ def trace(calls: str) -> str:
     sys.addaudithook(note)
     for name in ("lab", "examples"):
         (_ROOT / name).parent.mkdir(exist_ok=True)
-        shutil.copytree(f"/mounted/root/{name}", _ROOT / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(f"/mounted/repo/{name}", _ROOT / name, ignore=shutil.ignore_patterns("__pycache__"))
     project = _ROOT / "myauth"
     shutil.copytree("/mounted/project", project)
     (project / "template").mkdir()
