@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
@@ -42,7 +43,7 @@ _CLAIM = "celery-faq-lab"
 class Broker:
     """A server that answers; `databases` of its databases are ours, counted from number `first`.
 
-    With one database it is the URL's own, whatever its number.
+    With one database it is the URL's own, whatever its number. `program` is what the server runs, where it is ours.
     """
 
     url: str
@@ -50,6 +51,7 @@ class Broker:
     version: str
     server: subprocess.Popen[bytes] | None = None
     first: int = 0
+    program: str = ""
 
     def stop(self) -> None:
         """End the server if it is ours."""
@@ -100,33 +102,45 @@ def start(kind: str | None, guard: Guard) -> Broker:
 def _private(program: str, name: str, guard: Guard) -> Broker:
     password = secrets.token_urlsafe(24)
     for _ in range(3):
-        port = _free_port()
-        # The configuration goes in through standard input, so that the password shows in no process list.
-        lines = (
-            f'bind 127.0.0.1\nport {port}\nrequirepass {password}\nsave ""\nappendonly no\n'
-            f"databases {DATABASES}\ndir {guard.folder}\ndaemonize no\n"
-        )
+        port = free_port()
         log = guard.folder / "broker.log"
-        with log.open("wb") as out:
-            try:
-                server = subprocess.Popen(
-                    [program, "-"], stdin=subprocess.PIPE, stdout=out, stderr=out, start_new_session=True
-                )
-            except OSError as error:
-                raise LabError(f"{name} can't be started ({error.strerror}): {_remedy(program)}") from None
-        guard.register(server.pid)
-        with contextlib.suppress(BrokenPipeError), cast(IO[bytes], server.stdin) as given:
-            given.write(lines.encode())
-        url = f"redis://:{password}@127.0.0.1:{port}/0"
-        version = _answers(url, server)
+        options = {"save": '""', "appendonly": "no", "databases": DATABASES, "dir": guard.folder}
+        try:
+            server, version = launch(program, port, password, options, log, guard)
+        except OSError as error:
+            raise LabError(f"{name} can't be started ({error.strerror}): {_remedy(program)}") from None
         if version:
-            return Broker(url, DATABASES, version, server)
-        server.kill()
-        server.wait()
+            return Broker(address(port, password), DATABASES, version, server, program=program)
         last = log.read_text(errors="replace").strip().rpartition("\n")[2]
         if "in use" not in last:
             break
     raise LabError(f"{name} did not start ({last or 'it printed nothing'}): {_remedy(program)}")
+
+
+def address(port: int, password: str) -> str:
+    """Return the URL of the first database of a server on this machine."""
+    return f"redis://:{password}@127.0.0.1:{port}/0"
+
+
+def launch(
+    program: str, port: int, password: str, options: Mapping[str, object], log: Path, guard: Guard
+) -> tuple[subprocess.Popen[bytes], str]:
+    """Start a server with `options` of redis.conf; return it and its version, empty where it did not start.
+
+    `OSError` if `program` can't be run.
+    """
+    given = {"bind": "127.0.0.1", "port": port, "requirepass": password, "daemonize": "no", **options}
+    with log.open("wb") as out:
+        server = subprocess.Popen([program, "-"], stdin=subprocess.PIPE, stdout=out, stderr=out, start_new_session=True)
+    guard.register(server.pid)
+    # The configuration goes in through standard input, so that the password shows in no process list.
+    with contextlib.suppress(BrokenPipeError), cast(IO[bytes], server.stdin) as lines:
+        lines.write("".join(f"{name} {value}\n" for name, value in given.items()).encode())
+    version = _answers(address(port, password), server)
+    if not version:
+        server.kill()
+        server.wait()
+    return server, version
 
 
 def _answers(url: str, server: subprocess.Popen[bytes]) -> str:
@@ -190,7 +204,8 @@ def _version(client: redis.Redis) -> str:
     return f"Redis {info['redis_version']}"
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of this machine that nobody listens at."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
 

@@ -106,13 +106,21 @@ class Recorder:
         self.events: list[dict[str, Any]] = []
         self._earlier: set[str] = set()
         self.began = time.time()
-        self._connection = app.connection_for_read(url)
+        self._app, self._url = app, url
+        self._connection: Any = None
+        self.listen()
+
+    def listen(self) -> None:
+        """Subscribe, at first or anew."""
+        self._connection = self._app.connection_for_read(self._url)
         channel = self._connection.default_channel
-        receiver = app.events.Receiver(channel, handlers={"*": self._note})
+        receiver = self._app.events.Receiver(channel, handlers={"*": self._note})
         # All are on one machine: where a claim changes the time zone, times of the clock stay what they were.
         receiver.event_from_message = partial(receiver.event_from_message, localize=False)
         (self._consumer,) = receiver.get_consumers(partial(Consumer, channel), channel)
         self._consumer.consume()
+        # Only now it subscribes.
+        self.pump()
 
     def _note(self, event: dict[str, Any]) -> None:
         if event["type"] != "worker-heartbeat" and event.get("uuid") not in self._earlier:
@@ -120,6 +128,9 @@ class Recorder:
 
     def pump(self, timeout: float = 0.0) -> None:
         """Take in the events that are there; wait up to `timeout` seconds for the first."""
+        if not self._connection:
+            time.sleep(timeout)
+            return
         try:
             self._connection.drain_events(timeout=timeout or 0.001)
             while True:
@@ -175,4 +186,6 @@ class Recorder:
 
     def close(self) -> None:
         """Unsubscribe."""
-        self._connection.release()
+        if self._connection:
+            self._connection.release()
+        self._connection = None

@@ -146,7 +146,7 @@ def _change(mutant: Mutant, folder: Path) -> None:
         set_settings(mutant.change.apply(own_settings()), {})
     else:
         lay_over(mutant.chapter, folder, mutant.file, mutant.change.apply)
-        module = mutant.file.removesuffix(".py")
+        module = mutant.file.removesuffix(".py").replace("/", ".")
         if mutant.file.endswith(".py") and not module.startswith("demo") and module != "local":
             importlib.import_module(f"{mutant.chapter}.{module}")
 

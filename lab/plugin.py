@@ -16,6 +16,7 @@ _MARKERS = (
     "workers(*specs): the workers a claim needs, each a dict of lab.stage.WorkerSpec; none given: no worker",
     "web: the claim needs the web server",
     "fresh: the claim's workers are started for it alone",
+    "server(**options): the claim's broker is a server for it alone, with these lines of redis.conf",
     "timed(tolerance): time itself is the claim; a measurement during which the machine kept a process of the claim "
     "from working for more than `tolerance` seconds is void, green or red alike, and taken again",
     "broken_by(red, file=, old=, new=, conf=): a break of an example's file or of Celery's settings that must turn "
@@ -34,12 +35,13 @@ _REMEDY = "End what else keeps this machine busy, and run again."
 
 def stage_spec(item: pytest.Item) -> StageSpec:
     """Return what a claim's markers ask for."""
-    marker = item.get_closest_marker("workers")
+    marker, server = item.get_closest_marker("workers"), item.get_closest_marker("server")
     workers = tuple(WorkerSpec(**spec) for spec in marker.args) if marker else (WorkerSpec(),)
     return StageSpec(
         workers,
         web=item.get_closest_marker("web") is not None,
         fresh=item.get_closest_marker("fresh") is not None,
+        server=tuple(server.kwargs.items()) if server else None,
     )
 
 

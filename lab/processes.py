@@ -17,6 +17,7 @@ from typing import cast
 
 import psutil
 
+from lab.errors import LabError
 from lab.guard import Guard
 from lab.lines import Lines
 
@@ -27,7 +28,7 @@ class Process:
     """A forked process in a session of its own. Attributes: `name`, `argv`, `pid`, `log` (path of its output)."""
 
     def __init__(self, role: str, name: str, argv: list[str], folder: Path, guard: Guard) -> None:
-        """Fork and run `argv` (`celery …` or `manage.py …`). Closes this thread's database connections."""
+        """Fork and run `argv` (`celery …`, `manage.py …` or `pytest …`). Closes this thread's database connections."""
         from django.db import connections
 
         self.name = name
@@ -59,6 +60,11 @@ class Process:
     def exitcode(self) -> int | None:
         """The exit code, negative for a signal, None while it runs."""
         return self._process.exitcode
+
+    def see_alive(self) -> None:
+        """Raise `LabError`, with the last of what it printed, where the process has ended."""
+        if not self.alive:
+            raise LabError(f"{self.name} ended with {self.exitcode}; what it printed:\n{self.output()[-2000:]}")
 
     def signal(self, number: int) -> None:
         """Send a signal to the process alone, if it still runs."""
@@ -97,6 +103,9 @@ def _child(role: str, argv: list[str], log: Path, folder: Path) -> None:
     sys.argv = list(argv)
     lines = Lines(role, folder, wanted=Lines.noted())
     lines.listen()
+    if role == "suite":
+        # It runs for the claim at hand alone, and may take nothing up.
+        lines.follow()
 
     import logging
 
@@ -116,6 +125,10 @@ def _entry(argv: list[str]) -> Callable[[], object]:
         from celery.__main__ import main
 
         return lambda: main()
+    if argv[0] == "pytest":
+        import pytest
+
+        return lambda: sys.exit(pytest.console_main())
     from django.core.management import execute_from_command_line
 
     return lambda: execute_from_command_line(argv)

@@ -23,7 +23,7 @@ from lab.errors import LabError, Unequal
 from lab.events import TaskRun
 from lab.hold import hold
 from lab.queues import queue_keys
-from lab.stage import Stage, Stages, WorkerSpec
+from lab.stage import READY, Stage, Stages, WorkerSpec
 from lab.told import Told
 from lab.waiting import wait_until
 
@@ -33,9 +33,7 @@ class Rig:
 
     def __init__(self, stages: Stages, stage: Stage, chapter: str) -> None:
         """Stand on `stage`, for a claim of `chapter`."""
-        self._stages = stages
-        self._chapter = chapter
-        self._stage = stage
+        self._stages, self._stage, self._chapter = stages, stage, chapter
         self.charts: dict[str, Any] = {}
         self._stopped: list[processes.Process] = []
         self._logs = {path: path.stat().st_size for path in project.log_folder().glob("*.log")}
@@ -75,6 +73,11 @@ class Rig:
         return self._stage.redis
 
     @property
+    def server(self) -> Any:
+        """The claim's own broker, a `lab.server.Server`, of a claim with the marker `server`."""
+        return self._stage.server
+
+    @property
     def url(self) -> str:
         """The address of the web server."""
         return self._stage.web_url
@@ -96,19 +99,13 @@ class Rig:
         return self._stage.recorder.runs(name)
 
     def wait(self, condition: Callable[[], Any], what: str, timeout: float = 10.0) -> Any:
-        """Wait until `condition()` is true and return its value; a failure that names `what` after `timeout` s.
-
-        They count from the last event, as `lab.events.Recorder.wait` says.
-        """
+        """Wait until `condition()` is true, return its value; fail `timeout` s after the last event, naming `what`."""
         return self._stage.recorder.wait(condition, timeout, what)
 
     def finished(
         self, name: str | None = None, count: int = 1, timeout: float = 10.0, after: str = ""
     ) -> list[TaskRun]:
-        """Wait until `count` tasks called `name` have ended, in whatever way, and return those that did.
-
-        The chapter's file `after` is run first, where one is named.
-        """
+        """Run the chapter's file `after`, if any; return the tasks called `name` that ended, once they are `count`."""
         if after:
             self.demo(after)
         return self._stage.recorder.those(count, name, lambda run: run.over, "end", timeout)
@@ -146,7 +143,6 @@ class Rig:
         """
         if after:
             self.demo(after)
-
         self.wait(lambda: all(run.over for run in self._stage.recorder.runs()) and self._stage.idle(), "quiet", timeout)
         return self.runs()
 
@@ -156,8 +152,7 @@ class Rig:
 
     def resume(self, worker: int | None = None) -> None:
         """Let the workers that were started paused, or one of them, consume the queue `celery`."""
-        chosen = self.workers if worker is None else [self.workers[worker]]
-        nodes = [process.node for process in chosen]
+        nodes = [process.node for process in (self.workers if worker is None else [self.workers[worker]])]
         replies = current_app.control.add_consumer(
             "celery", destination=nodes, reply=True, timeout=60, limit=len(nodes)
         )
@@ -179,7 +174,13 @@ class Rig:
     def start_beat(self) -> processes.Process:
         """Start beat as supervisor.conf does."""
         project.point(self._stage.url)
-        return self._stages.add_beat(self._stage)
+        return self._stages.add(self._stage, "beat", project.command(self._stages.run.project, "beat"))
+
+    def run(self, *argv: str) -> processes.Process:
+        """Run `manage.py …` or `pytest …` to its end, in a process of its own with the settings as they are here."""
+        project.point(self._stage.url)
+        self._gone(process := self._stages.add(self._stage, "suite", list(argv)), READY)
+        return process
 
     def kill(self, process: processes.Process) -> None:
         """End a process and its children with -9."""
@@ -189,10 +190,10 @@ class Rig:
     def stop(self, process: processes.Process, timeout: float = 60.0) -> None:
         """End a process the way supervisor does, with SIGTERM, and wait for it."""
         process.signal(signal.SIGTERM)
-        wait_until(lambda: not process.alive, timeout, f"the end of {process.name}")
-        self._gone(process)
+        self._gone(process, timeout)
 
-    def _gone(self, process: processes.Process) -> None:
+    def _gone(self, process: processes.Process, timeout: float = 60.0) -> None:
+        wait_until(lambda: not process.alive, timeout, f"the end of {process.name}")
         if process in self._stage.extras:
             # Without it the stage is what the claim was given, and the next one can stand on it.
             self._stage.extras.remove(process)
@@ -221,8 +222,8 @@ class Rig:
 
     def late(self) -> float:
         """Return by how many seconds, at most, the machine kept a process of the claim from working so far."""
-        groups = {process.pid for process in [*self._stage.processes, *self._stopped]}
-        return heartbeat.late(self._stages.run.folder, self._began, {os.getpgrp(), *groups})
+        groups = {os.getpgrp(), *(process.pid for process in [*self._stage.processes, *self._stopped])}
+        return heartbeat.late(self._stages.run.folder, self._began, groups)
 
     def chart(
         self, name: str, kind: str, rows: Sequence[Sequence[Any]], values: Mapping[str, int | str], **more: Any

@@ -12,10 +12,11 @@ import redis
 import requests
 
 from lab import broker, processes, project
-from lab.errors import LabError, TimedOut
+from lab.errors import TimedOut
 from lab.events import Recorder
 from lab.queues import queue_keys
 from lab.run import Run
+from lab.server import Server
 from lab.waiting import wait_until
 
 # Only what is broken takes so long: a busy machine may take its time.
@@ -40,11 +41,12 @@ class WorkerSpec:
 
 @dataclass(frozen=True)
 class StageSpec:
-    """What a claim needs. `fresh`: started for this claim alone."""
+    """What a claim needs. `fresh`: started for it alone. `server`: lines of redis.conf for a broker of its own."""
 
     workers: tuple[WorkerSpec, ...] = (WorkerSpec(),)
     web: bool = False
     fresh: bool = False
+    server: tuple[tuple[str, str], ...] | None = None
 
 
 @dataclass
@@ -58,6 +60,7 @@ class Stage:
     workers: list[processes.Process] = field(default_factory=list)
     extras: list[processes.Process] = field(default_factory=list)
     web_url: str = ""
+    server: Server | None = None
 
     @property
     def processes(self) -> list[processes.Process]:
@@ -83,6 +86,7 @@ class Stage:
         return (
             self.spec == spec
             and not spec.fresh
+            and spec.server is None
             and len(self.workers) == len(spec.workers)
             # A worker that was paused may have been resumed since.
             and not any(worker.paused for worker in spec.workers)
@@ -95,11 +99,6 @@ class Stage:
         )
 
 
-def _see_alive(process: processes.Process) -> None:
-    if not process.alive:
-        raise LabError(f"{process.name} ended with {process.exitcode}; what it printed:\n{process.output()[-2000:]}")
-
-
 class Stages:
     """Starts stages, one ahead of its claim where the broker has databases to spare, and ends them."""
 
@@ -109,6 +108,7 @@ class Stages:
         self._ready: list[Stage] = []
         self._ending: list[tuple[float, processes.Process]] = []
         self._free = list(range(run.broker.databases))
+        self._servers: list[Server] = []
         self.current: Stage | None = None
 
     def prepare(self, spec: StageSpec) -> None:
@@ -143,18 +143,22 @@ class Stages:
     def _start(self, spec: StageSpec) -> Stage:
         from myauth.celery import app
 
-        number = self._free.pop(0)
-        url = self.run.broker.database(number)
+        server = None
+        if spec.server is not None:
+            server = Server(self.run.broker.program, self.run.folder, self.run.guard, dict(spec.server))
+            self._servers.append(server)
+        url = server.url if server else self.run.broker.database(self._free.pop(0))
         # What this process has open must not be torn by the children: they get another database's pools.
         before = app.conf.broker_url
         project.point(url)
         client = redis.Redis.from_url(url)
-        stage = Stage(spec, url, Recorder(app, url), client)
+        stage = Stage(spec, url, Recorder(app, url), client, server=server)
+        if server:
+            server.recorder = stage.recorder
         for worker in spec.workers:
             self.add_worker(stage, worker)
         if spec.web:
-            argv = ["manage.py", "runserver", "--noreload", "127.0.0.1:0"]
-            stage.extras.append(processes.Process("web", self._name("web"), argv, self.run.folder, self.run.guard))
+            self.add(stage, "web", ["manage.py", "runserver", "--noreload", "127.0.0.1:0"])
         project.point(before)
         return stage
 
@@ -179,10 +183,9 @@ class Stages:
         stage.workers.append(process)
         return process
 
-    def add_beat(self, stage: Stage) -> processes.Process:
-        """Start beat on `stage`, with the command line of supervisor.conf."""
-        argv = project.command(self.run.project, "beat")
-        process = processes.Process("beat", self._name("beat"), argv, self.run.folder, self.run.guard)
+    def add(self, stage: Stage, role: str, argv: list[str]) -> processes.Process:
+        """Start `argv`, which is no worker, on `stage`."""
+        process = processes.Process(role, self._name(role), argv, self.run.folder, self.run.guard)
         stage.extras.append(process)
         return process
 
@@ -193,7 +196,7 @@ class Stages:
             web = stage.extras[0]
 
             def address() -> re.Match[str] | None:
-                _see_alive(web)
+                web.see_alive()
                 return _SERVES.search(web.output())
 
             stage.web_url = cast(re.Match[str], wait_until(address, READY, "the web server's start"))[1]
@@ -205,7 +208,7 @@ class Stages:
         from myauth.celery import app
 
         def answers() -> bool:
-            _see_alive(worker)
+            worker.see_alive()
             return bool(app.control.ping(destination=[worker.node], timeout=0.25, limit=1))
 
         wait_until(answers, READY, f"a pong of {worker.node}")
@@ -214,9 +217,12 @@ class Stages:
         """Tell the stage's processes to stop; they get some seconds, in the background."""
         for process in stage.processes:
             process.signal(signal.SIGTERM)
+            if stage.server and not stage.server.alive:
+                # It would try to reach its broker until it is killed.
+                process.kill()
             self._ending.append((time.monotonic() + _LINGER, process))
         stage.recorder.close()
-        if self.run.broker.databases == 1:
+        if self.run.broker.databases == 1 and not stage.server:
             # The only database there is must be empty before the next stage begins.
             self._reap(all_of_them=True)
             broker.wipe(stage.redis)
@@ -240,3 +246,5 @@ class Stages:
             self.end(stage)
         self._ready, self.current = [], None
         self._reap(all_of_them=True)
+        for server in self._servers:
+            server.stop()

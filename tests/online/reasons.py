@@ -3,6 +3,7 @@
 import ast
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 from lab.paths import EVIDENCE, EXAMPLES
 
@@ -21,6 +22,8 @@ _OTHER_WORKER = "it needs a worker that is started in another way"
 def reason(call: str) -> str:
     """Return it in half a sentence; nothing where its claim does no more than to play the call."""
     chapter, _, file = call.partition("/")
+    if _listens(EXAMPLES / call):
+        return "it needs a server that listens"
     claims = json.loads(EVIDENCE.read_text())["chapters"][chapter]["claims"]
     module = ast.parse((EXAMPLES / chapter / f"test_{chapter}.py").read_text())
     functions = {node.name: node for node in module.body if isinstance(node, ast.FunctionDef)}
@@ -36,6 +39,13 @@ def reason(call: str) -> str:
         if ast.unparse(mark).startswith("pytest.mark.workers"):
             return _OTHER_WORKER if isinstance(mark, ast.Call) and mark.args else _NO_WORKER
     return ""
+
+
+def _listens(call: Path) -> bool:
+    """Whether a module of the chapter that `call` imports from is a server."""
+    imported = (node.module for node in ast.walk(ast.parse(call.read_text())) if isinstance(node, ast.ImportFrom))
+    modules = [EXAMPLES / f"{(name or '').replace('.', '/')}.py" for name in imported]
+    return any("http.server" in path.read_text() for path in modules if path.exists())
 
 
 def _words(claim: ast.FunctionDef, functions: dict[str, ast.FunctionDef]) -> Iterator[str]:

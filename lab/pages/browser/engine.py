@@ -201,10 +201,11 @@ def _enter(project: Path) -> None:
     for kind in (DeprecationWarning, PendingDeprecationWarning, SyntaxWarning):
         warnings.filterwarnings("ignore", category=kind)
     sys.path.append(str(_MODULES))
-    from lab.pages.browser.standins import broker
+    from lab.pages.browser.standins import broker, network
     from lab.paths import EXAMPLES
 
     broker.install()
+    network.install()
     sys.path[:0] = [str(project), str(EXAMPLES)]
     os.environ.update(
         DJANGO_SETTINGS_MODULE="lab.pages.browser.settings",
