@@ -275,7 +275,7 @@ def test_a_worker_with_threads_ignores_the_limits_of_the_settings(rig, monkeypat
 
 
 @pytest.mark.workers(PREFORK)
-@pytest.mark.broken_by(r"did not happen", **limits("soft_time_limit=0.5, time_limit=1", "update_assets"))
+@pytest.mark.broken_by(r"did not happen|it succeeded", **limits("soft_time_limit=0.5, time_limit=1", "update_assets"))
 def test_on_prefork_the_soft_limit_raises_in_the_task(rig):
     """On the pool `prefork` the soft limit raises `SoftTimeLimitExceeded` in the task, which fails."""
     # So that on a busy machine the hard limit does not come in between.
