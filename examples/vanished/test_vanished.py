@@ -153,7 +153,7 @@ def test_a_killed_worker_loses_what_it_runs_and_leaves_the_rest(rig):
         name = f"task {number}"
         if run.ended:
             rows.append((name, "waits", run.sent, run.started, "wait"))
-            rows.append((name, "runs", run.started, run.ended, "one", "the next worker"))
+            rows.append((name, "runs", run.started, run.ended, "one", "ran"))
         elif run.started:
             rows.append((name, "runs", run.started, killed, "three", "lost"))
         else:
