@@ -27,7 +27,7 @@ QUIET = [
     "-c",
     str(ROOT / "pyproject.toml"),
 ]
-LANES = 3
+LANES = 5
 _DATABASES = 128
 _PATIENCE = 600.0
 _NAMES = {"allianceauth": "Alliance Auth", "celery": "Celery", "kombu": "kombu", "django": "Django"}
