@@ -173,7 +173,8 @@ def revoke(rig, *ids, **options):
 
 def numbers(rig):
     """Return the last two digits of what the tasks say that they have updated."""
-    return sorted(int(line.split()[2][-2:]) for line in rig.logged() if line.endswith("updated"))
+    lines = [line.split() for line in rig.logged()]
+    return sorted(int(line[2][-2:]) for line in lines if (line[0], line[-1]) == ("INFO", "updated"))
 
 
 def announced(rig):
@@ -815,7 +816,8 @@ def test_one_task_can_be_dropped_from_all_lists_while_the_others_stay(rig):
             task.apply_async([argument], priority=number % 10)
     for number in range(5):
         tasks.announce.apply_async([1035466617941 + number], priority=number)
-    rig.prints("demo_drop.py", "20 dropped\n")
+    tasks.update_member.apply_async([2112000021], queue="services", priority=9)
+    rig.prints("demo_drop.py", "21 dropped\n")
     left = sum(count for key, count in rig.waiting().items() if key.startswith("services"))
     current_app.control.add_consumer("services", destination=[rig.workers[0].node], reply=True, timeout=SOON, limit=1)
     rig.resume()
@@ -877,6 +879,9 @@ def test_a_paused_worker_ends_what_it_has_taken_and_takes_nothing_until_it_is_re
     assert left == 30, f"in Redis: {left}"
     with rig.hold(MEMBER):
         rig.demo("demo_resume.py")
+        # A worker that waits at Redis looks for other queues when that wait has ended.
+        tasks.announce.delay(1035466617940)
+        rig.finished(ANNOUNCE, 2)
         let_them_take(rig, 10, MEMBER)
     rig.settle()
     assert numbers(rig) == [*range(1, 41)]
