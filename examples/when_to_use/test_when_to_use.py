@@ -1,6 +1,7 @@
 import re
 import runpy
 import sys
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from time import perf_counter
 from urllib.parse import urlsplit
@@ -308,6 +309,123 @@ def test_a_logged_in_page_raises_before_its_view_where_the_cache_refuses_too(rig
             client.post(reverse("when_to_use:update_inline", args=[98000001]))
         assert Client(SERVER_NAME="127.0.0.1").get("/").status_code == 302
     assert members() is None
+
+
+def limit(rig, monkeypatch):
+    """Run the chapter's setting on a copy of the transport options, and take a fiftieth of its time."""
+    options = dict(current_app.conf.broker_transport_options)
+    monkeypatch.setitem(current_app.conf, "broker_transport_options", options)
+    rig.demo("demo_silent.py")
+    options.update({name: value / 50 for name, value in options.items() if name.startswith("socket_")})
+
+
+# What the cache waits for an answer, in place of redis-py's five seconds.
+IMPATIENT = """logger = get_extension_logger(__name__)
+from django.core.cache import caches
+caches.settings["default"].setdefault("OPTIONS", {})["SOCKET_TIMEOUT"] = 0.3
+"""
+
+
+@pytest.mark.server
+@pytest.mark.workers
+@pytest.mark.broken_by(r"it has raised OperationalError", conf={"broker_transport_options": {"socket_timeout": 0.3}})
+@pytest.mark.broken_by(
+    r"raised after [01]\.", file="tasks.py", old="logger = get_extension_logger(__name__)\n", new=IMPATIENT
+)
+def test_where_redis_keeps_silent_a_page_raises_after_five_seconds_and_delay_waits_on(rig, corporation):
+    """Where Redis takes connections and keeps silent, a logged-in page raises `TimeoutError` after 5 seconds.
+
+    A `.delay()` that was called before it waits on, and sends its message when Redis answers again.
+    """
+    client = browser()
+    with ThreadPoolExecutor() as pool, rig.server.silent():
+        start = pool.submit(welcome.delay, 98000001)
+        began = perf_counter()
+        with pytest.raises(redis.TimeoutError):
+            client.post(reverse("when_to_use:update_inline", args=[98000001]))
+        seconds = perf_counter() - began
+        error = start.exception() if start.done() else None
+    assert not error, f"it has raised {type(error).__name__}"
+    assert seconds >= 5, f"raised after {seconds:.2f} s"
+    assert start.result().id
+    rig.same((members(), sum(rig.waiting().values())), (None, 1), "members and messages: {}")
+
+
+@pytest.mark.server
+@pytest.mark.workers
+@pytest.mark.broken_by(r"20 still wait", file="demo_silent.py", old="socket_timeout", new="socket_connect_timeout")
+def test_with_a_socket_timeout_a_start_raises_where_redis_keeps_silent(rig, monkeypatch):
+    """With `socket_timeout` `.delay()` raises `OperationalError` where Redis keeps silent, and nothing is sent.
+
+    Twenty of twenty, on new connections. Measured with a tenth of a second in place of five.
+    """
+    limit(rig, monkeypatch)
+    with ThreadPoolExecutor(20) as pool:
+        with rig.server.silent():
+            starts = [pool.submit(welcome.delay, 98000000 + number) for number in range(20)]
+            waiting = wait(starts, timeout=20).not_done
+        assert not waiting, f"{len(waiting)} still wait"
+    assert {type(start.exception()) for start in starts} == {OperationalError}
+    assert rig.waiting() == {}
+
+
+@pytest.mark.server
+@pytest.mark.workers
+@pytest.mark.broken_by(
+    r"1 x 2",
+    file="tasks.py",
+    old="logger = get_extension_logger(__name__)\n",
+    new="logger = get_extension_logger(__name__)\n"
+    "from kombu.transport.redis import Channel\n"
+    "put = Channel._put\n"
+    "Channel._put = lambda self, *args, **options: self.client.ping() and put(self, *args, **options)\n",
+)
+def test_a_start_that_raised_on_an_open_connection_may_have_been_sent(rig, monkeypatch):
+    """A start that raised for `socket_timeout` on a connection that was open before may have been sent all the same.
+
+    Here its message is there, once, when Redis answers again.
+    """
+    limit(rig, monkeypatch)
+    welcome.delay(98000001)
+    with rig.server.silent(), pytest.raises(OperationalError):
+        welcome.delay(98000002)
+    rig.wait(lambda: sum(rig.waiting().values()) == 2, "1 x 2 messages")
+
+
+@pytest.mark.server
+@pytest.mark.workers
+@pytest.mark.broken_by(
+    r"other connections",
+    file="tasks.py",
+    old="logger = get_extension_logger(__name__)\n",
+    new="logger = get_extension_logger(__name__)\n"
+    "from kombu.transport.redis import Channel\n"
+    "start = Channel._brpop_start\n"
+    "def ask(self, *args):\n"
+    "    start(self, *args)\n"
+    "    self._in_poll and self._brpop_read()\n"
+    "Channel._brpop_start = ask\n",
+)
+def test_a_worker_that_waits_for_tasks_keeps_its_connections_with_a_socket_timeout(rig, monkeypatch, corporation):
+    """A worker that waits for tasks keeps its connections with a `socket_timeout`, also one shorter than its waits.
+
+    Measured with a tenth of a second; the worker asks Redis for tasks in waits of a second.
+    """
+
+    def asked():
+        return rig.redis.info("commandstats")["cmdstat_brpop"]["calls"]
+
+    def connections_of():
+        return {each["id"] for each in rig.redis.client_list() if each["cmd"] in ("brpop", "psubscribe")}
+
+    limit(rig, monkeypatch)
+    worker = rig.start_worker()
+    before, calls = connections_of(), asked()
+    rig.wait(lambda: asked() >= calls + 3, "three more waits")
+    welcome.delay(98000001)
+    rig.finished(WELCOME)
+    rig.same(connections_of() - before, set(), "other connections: {}")
+    assert "Connection to broker lost" not in rig.printed(worker)
 
 
 @pytest.mark.workers
