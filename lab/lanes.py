@@ -131,7 +131,7 @@ def each(
     todo = list(enumerate(works))
     lanes: list[tuple[int, Lane]] = []
     with contextlib.closing(Watch(standing.broker)) as watch, contextlib.ExitStack() as ending:
-        ending.callback(lambda: [lane.end() for _, lane in lanes])
+        ending.callback(_end, lanes)
         while todo or lanes:
             if errors.interrupted.is_set():
                 raise KeyboardInterrupt
@@ -151,3 +151,8 @@ def each(
                     lanes.remove((place, lane))
                 yield place, lane, ended
             time.sleep(0.02)
+
+
+def _end(lanes: list[tuple[int, Lane]]) -> None:
+    for _, lane in lanes:
+        lane.end()
