@@ -391,7 +391,7 @@ def start_with(name):
 @pytest.mark.workers
 @pytest.mark.broken_by(r"20 still wait", file="starts.py", old="socket_timeout", new="socket_connect_timeout")
 @pytest.mark.broken_by(r"waiting: \{\}", file="starts.py", old="return task.apply_async", new="task.signature")
-@pytest.mark.broken_by(r"sent \['\(\)'", file="starts.py", old="(args, ", new="(")
+@pytest.mark.broken_by(r"missing 1 required", file="starts.py", old="(args, ", new="(")
 def test_with_a_socket_timeout_a_start_raises_where_redis_keeps_silent(rig):
     """A start on a connection with a `socket_timeout` raises `OperationalError` where Redis keeps silent.
 

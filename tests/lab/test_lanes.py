@@ -55,7 +55,7 @@ def test_each_work_ends_once_and_no_more_lanes_are_open_than_wanted(
     monkeypatch: pytest.MonkeyPatch, standing: Any
 ) -> None:
     monkeypatch.setattr(lanes, "Lane", Lane)
-    works = [9, 2, 5, 2, 2]
+    works: Any = [9, 2, 5, 2, 2]
     ended = [place for place, _, end in lanes.each(standing, 2, 10, works, 60) if end]
     assert sorted(ended) == [0, 1, 2, 3, 4]
     assert ended[0] == 1
@@ -67,7 +67,7 @@ def test_an_interrupt_that_a_fork_has_lost_ends_the_lanes_all_the_same(
 ) -> None:
     monkeypatch.setattr(lanes, "Lane", Lane)
     monkeypatch.setattr(errors, "interrupted", Event())
-    works = [1000]
+    works: Any = [1000]
     running = lanes.each(standing, 1, 10, works, 60)
     next(running)
     errors.interrupted.set()
