@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lab import evidence, lanes, run
+from lab import broker, evidence, lanes, run
 from lab.errors import LabError, told
 from lab.options import Parser
 from lab.paths import EVIDENCE, EXAMPLES, ROOT, chapters
@@ -58,31 +58,46 @@ def _all(standing: run.Run, names: list[str], options: list[str], began: float) 
     # A broker that lends one database can carry one lane.
     count = LANES if standing.broker.databases > 1 else 1
     works = [partial(_chapter, name, options) for name in order]
-    for place, lane, ended in lanes.each(standing, count, _DATABASES, works, _PATIENCE, lines=True):
-        name, text = order[place], lane.output()
-        settled = [line for line in text.splitlines(keepends=True) if line.startswith(SETTLED)]
-        for line in settled[shown[name] :]:
-            if line.endswith("\n"):
-                print(f"{name:<15}{line.rstrip()}", flush=True)
-                shown[name] += 1
-        if ended:
-            found[name] = lane.result or {"code": 1, "whole": False, "claims": []}
-            if found[name]["code"] not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
-                trouble.append("".join(line for line in text.splitlines(keepends=True) if line not in settled))
+    try:
+        for place, lane, ended in lanes.each(standing, count, _DATABASES, works, _PATIENCE, lines=True):
+            name, text = order[place], lane.output()
+            settled = [line for line in text.splitlines(keepends=True) if line.startswith(SETTLED)]
+            for line in settled[shown[name] :]:
+                if line.endswith("\n"):
+                    print(f"{name:<15}{line.rstrip()}", flush=True)
+                    shown[name] += 1
+            if ended:
+                found[name] = lane.result or {"code": 1, "whole": False, "claims": []}
+                if found[name]["code"] not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+                    trouble.append("".join(line for line in text.splitlines(keepends=True) if line not in settled))
+    except broker.Gone:
+        # What had ended before is proven.
+        print(_kept(standing, _claims(found), found), end="")
+        raise
     print("\n".join(trouble), end="")
-    claims = {name: [evidence.Claim(**claim) for claim in found[name]["claims"]] for name in names}
+    claims = _claims({name: found[name] for name in names})
     if not any(claims.values()) and not trouble:
         raise LabError("There is no claim that matches: look at the names with nox -s examples.")
-    whole = {name: those for name, those in claims.items() if those and found[name]["whole"]}
-    if whole:
-        evidence.record(standing, whole)
+    kept = _kept(standing, claims, found)
     _table({name: those for name, those in claims.items() if those}, time.monotonic() - began)
     versions = standing.versions()
     line = " · ".join(f"{shown} {versions[name]}" for name, shown in _NAMES.items())
     print(f"{line} · Python {versions['python']} · {versions['broker']}")
-    if whole:
-        print(f"Evidence of {', '.join(whole)}: {os.path.relpath(EVIDENCE, ROOT)}")
+    print(kept, end="")
     return int(bool(trouble))
+
+
+def _claims(found: dict[str, dict[str, Any]]) -> dict[str, list[evidence.Claim]]:
+    return {name: [evidence.Claim(**claim) for claim in result["claims"]] for name, result in found.items()}
+
+
+def _kept(standing: run.Run, claims: dict[str, list[evidence.Claim]], found: dict[str, dict[str, Any]]) -> str:
+    """Write the evidence of the chapters that were run whole, and return a line that names them, if there are any."""
+    whole = {name: those for name, those in claims.items() if those and found[name]["whole"]}
+    if not whole:
+        return ""
+    evidence.record(standing, whole)
+    return f"Evidence of {', '.join(whole)}: {os.path.relpath(EVIDENCE, ROOT)}\n"
 
 
 def _longest_first(names: list[str]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from kombu.messaging import Consumer
 
+from lab.address import for_celery
 from lab.errors import TimedOut
 from lab.waiting import T, wait_until
 
@@ -112,7 +113,7 @@ class Recorder:
 
     def listen(self) -> None:
         """Subscribe, at first or anew."""
-        self._connection = self._app.connection_for_read(self._url)
+        self._connection = self._app.connection_for_read(for_celery(self._url))
         channel = self._connection.default_channel
         receiver = self._app.events.Receiver(channel, handlers={"*": self._note})
         # All are on one machine: where a claim changes the time zone, times of the clock stay what they were.

@@ -41,17 +41,17 @@ class Guard:
         with (self.folder / "processes").open("a") as registry:
             registry.write(f"{pid} {_started(pid)}\n")
 
-    def borrow(self, url: str) -> None:
-        """Hand the keys of the database at `url` to the guard."""
+    def borrow(self, url: str, token: str) -> None:
+        """Hand the keys of the database at `url`, which is claimed with `token`, to the guard."""
         path = self.folder / "borrowed"
         path.touch(mode=0o600)
-        path.write_text(url)
+        path.write_text(f"{url}\n{token}")
 
-    def finish(self) -> None:
-        """Let the guard end what is left and wait until it has."""
+    def finish(self) -> bool:
+        """Let the guard end what is left and wait until it has; return whether what was borrowed is given back."""
         with contextlib.suppress(OSError), cast(IO[bytes], self._process.stdin) as line:
             line.write(b"done")
-        self._process.wait()
+        return self._process.wait() == 0
 
 
 def _started(pid: int) -> str:
@@ -98,7 +98,7 @@ def _group_alive(group: int) -> bool:
     return True
 
 
-def _main(folder: Path, run: int, parent: int) -> None:
+def _main(folder: Path, run: int, parent: int) -> int:
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
     run_mark, parent_mark = _started(run), _started(parent) if parent else ""
@@ -112,11 +112,13 @@ def _main(folder: Path, run: int, parent: int) -> None:
             break
     borrowed = folder / "borrowed"
     _end(folder)
+    code = 0
     if borrowed.exists():
         root = Path(__file__).resolve().parent.parent
-        subprocess.run([sys.executable, "-m", "lab.broker", str(borrowed)], cwd=root, check=False)
+        code = subprocess.run([sys.executable, "-m", "lab.lent", str(borrowed)], cwd=root, check=False).returncode
     shutil.rmtree(folder, ignore_errors=True)
+    return code
 
 
 if __name__ == "__main__":
-    _main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    sys.exit(_main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))

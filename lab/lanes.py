@@ -17,7 +17,7 @@ from typing import Any, cast
 import psutil
 
 from lab import errors, heartbeat, project, worker_log
-from lab.broker import Broker
+from lab.broker import Broker, Watch
 from lab.guard import Guard
 from lab.lines import Lines
 from lab.run import Run
@@ -125,23 +125,34 @@ def each(
     """Do `works` in `count` lanes at a time; yield the index, the lane and True once for each that has ended.
 
     The lanes that run are yielded too, with False, many times a second, so that their output can be shown. A lane that
-    takes longer than `patience` seconds is ended. With `lines`, each notes what it executes of the examples.
+    takes longer than `patience` seconds is ended. With `lines`, each notes what it executes of the examples. `Gone`
+    where the broker is; no lane is left then, nor where the caller looks no further.
     """
     todo = list(enumerate(works))
     lanes: list[tuple[int, Lane]] = []
-    while todo or lanes:
-        if errors.interrupted.is_set():
-            raise KeyboardInterrupt
-        while todo and len(lanes) < count:
-            number, work = todo.pop(0)
-            lanes.append((number, Lane(standing, number, databases, work, lines=lines)))
-        for place, lane in list(lanes):
-            if lane.alive and time.monotonic() - lane.began > patience:
-                lane.end()
-            # Asked once: a lane that ends while its caller looks at it is told as ended the next time.
-            ended = not lane.alive
-            if ended:
-                lane.end()
-                lanes.remove((place, lane))
-            yield place, lane, ended
-        time.sleep(0.02)
+    with contextlib.closing(Watch(standing.broker)) as watch, contextlib.ExitStack() as ending:
+        ending.callback(_end, lanes)
+        while todo or lanes:
+            if errors.interrupted.is_set():
+                raise KeyboardInterrupt
+            watch.look()
+            while todo and len(lanes) < count:
+                number, work = todo.pop(0)
+                lanes.append((number, Lane(standing, number, databases, work, lines=lines)))
+            for place, lane in list(lanes):
+                if lane.alive and time.monotonic() - lane.began > patience:
+                    lane.end()
+                # Asked once: a lane that ends while its caller looks at it is told as ended the next time.
+                ended = not lane.alive
+                if ended:
+                    # What it found without a broker is none of its finding.
+                    watch.settle()
+                    lane.end()
+                    lanes.remove((place, lane))
+                yield place, lane, ended
+            time.sleep(0.02)
+
+
+def _end(lanes: list[tuple[int, Lane]]) -> None:
+    for _, lane in lanes:
+        lane.end()

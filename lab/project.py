@@ -13,6 +13,7 @@ from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
 
+from lab.address import for_celery
 from lab.errors import LabError
 from lab.paths import EXAMPLES, PROJECTS, ROOT, chapters
 
@@ -163,7 +164,7 @@ def point(broker_url: str, cache_url: str | None = None) -> None:
     # Alliance Auth's task statistics keep the client of the cache they were imported with.
     for series in (counters.succeeded_tasks, counters.retried_tasks, counters.failed_tasks):
         series._redis = get_redis_client()
-    app.conf.broker_url = broker_url
+    app.conf.broker_url = for_celery(broker_url)
     # What is open leads to the old place, and a fork would share it: a reply that somebody still waits for on it would
     # hang the child. The second line is what Celery does after a fork.
     pools.reset()  # type: ignore[no-untyped-call]

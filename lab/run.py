@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def standing(kind: str | None) -> Iterator[Run]:
     (folder / "lines").mkdir()
     guard = Guard(folder)
     with contextlib.ExitStack() as ending:
-        ending.callback(guard.finish)
+        ending.push(partial(_finish, guard))
         server = broker.start(kind, guard)
         ending.callback(server.stop)
         if not (Path(sys.executable).parent / "allianceauth").exists() and not shutil.which("allianceauth"):
@@ -59,3 +60,11 @@ def standing(kind: str | None) -> Iterator[Run]:
         with contextlib.redirect_stderr(log):
             project.enter(copy, server.database(0))
         yield Run(folder, guard, server, copy, lines)
+
+
+def _finish(guard: Guard, _type: object, error: BaseException | None, _trace: object) -> None:
+    if not guard.finish() and not error:
+        raise LabError(
+            "The broker went away when the run had ended, before what Celery wrote could be removed: "
+            "see that the database that you lent is empty."
+        )

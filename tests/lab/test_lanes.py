@@ -2,7 +2,8 @@
 
 from collections import Counter
 from threading import Event
-from typing import ClassVar
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 
@@ -28,7 +29,7 @@ class Lane:
 
     open: ClassVar[Counter[str]] = Counter()
 
-    def __init__(self, _run: None, number: int, _databases: int, work: int, *, lines: bool) -> None:
+    def __init__(self, _run: Any, number: int, _databases: int, work: int, *, lines: bool) -> None:
         self.began, self.left = 1e12, work
         self.open["now"] += 1
         self.open["most"] = max(self.open.values())
@@ -44,21 +45,32 @@ class Lane:
         self.open["now"] -= 1
 
 
-def test_each_work_ends_once_and_no_more_lanes_are_open_than_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def standing(lent: str) -> Any:
+    """What of a run a lane that is none asks for."""
+    return SimpleNamespace(broker=Broker(lent, 1, ""))
+
+
+def test_each_work_ends_once_and_no_more_lanes_are_open_than_wanted(
+    monkeypatch: pytest.MonkeyPatch, standing: Any
+) -> None:
     monkeypatch.setattr(lanes, "Lane", Lane)
-    works = [9, 2, 5, 2, 2]
-    ended = [place for place, _, end in lanes.each(None, 2, 10, works, 60) if end]  # type: ignore[arg-type]
+    works: Any = [9, 2, 5, 2, 2]
+    ended = [place for place, _, end in lanes.each(standing, 2, 10, works, 60) if end]
     assert sorted(ended) == [0, 1, 2, 3, 4]
     assert ended[0] == 1
     assert Lane.open == {"now": 0, "most": 2}
 
 
-def test_an_interrupt_that_a_fork_has_lost_ends_the_lanes_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_that_a_fork_has_lost_ends_the_lanes_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, standing: Any
+) -> None:
     monkeypatch.setattr(lanes, "Lane", Lane)
     monkeypatch.setattr(errors, "interrupted", Event())
-    works = [1000]
-    running = lanes.each(None, 1, 10, works, 60)  # type: ignore[arg-type]
+    works: Any = [1000]
+    running = lanes.each(standing, 1, 10, works, 60)
     next(running)
     errors.interrupted.set()
     with pytest.raises(KeyboardInterrupt):
         next(running)
+    assert Lane.open["now"] == 0

@@ -14,19 +14,9 @@ from redis.retry import Retry
 from lab.paths import ROOT
 from lab.processes import lives
 from lab.waiting import wait_until
-from tests.bed import PATIENCE, Bed, Outcome, slowness
+from tests.bed import PATIENCE, Bed
 
 CHAPTER = "first_task"
-
-
-def _refused(bed: Bed, *argv: str, words: str, **env: str) -> Outcome:
-    """Run, and demand one sentence with `words` in it, as soon as an idle machine gives it, and nothing left."""
-    done = bed.run(*argv, **env)
-    assert done.code != 0
-    assert words in done.sentence
-    assert done.seconds / slowness() < 10
-    assert not bed.folders()
-    return done
 
 
 @pytest.mark.parametrize(
@@ -39,22 +29,22 @@ def _refused(bed: Bed, *argv: str, words: str, **env: str) -> Outcome:
     ],
 )
 def test_what_can_not_be_had_is_one_sentence(bed: Bed, argv: list[str], env: dict[str, str], words: str) -> None:
-    _refused(bed, CHAPTER, *argv, words=words, **env)
+    bed.refused(CHAPTER, *argv, words=words, **env)
 
 
 def test_a_wrong_password_is_one_sentence_that_does_not_repeat_it(bed: Bed, lent: str) -> None:
     wrong = f"redis://:not-the-password@{lent.rpartition('@')[2]}"
-    done = _refused(bed, CHAPTER, "--broker", wrong, words="refuses the password")
+    done = bed.refused(CHAPTER, "--broker", wrong, words="refuses the password")
     assert "not-the-password" not in done.err + done.out
 
 
 def test_a_missing_password_is_one_sentence(bed: Bed, lent: str) -> None:
-    _refused(bed, CHAPTER, "--broker", f"redis://{lent.rpartition('@')[2]}", words="password")
+    bed.refused(CHAPTER, "--broker", f"redis://{lent.rpartition('@')[2]}", words="password")
 
 
 def test_a_database_that_holds_a_key_is_left_as_it_was(bed: Bed, lent: str, client: redis.Redis) -> None:
     client.set("somebody's", "data")
-    _refused(bed, CHAPTER, REDIS_URL=lent, words="holds 1 key and is left alone")
+    bed.refused(CHAPTER, REDIS_URL=lent, words="holds 1 key and is left alone")
     assert client.keys() == [b"somebody's"]
     assert client.get("somebody's") == b"data"
 
@@ -89,7 +79,7 @@ def test_a_redis_server_that_cannot_start_is_one_sentence(bed: Bed, tmp_path: Pa
     program.write_text("#!/bin/sh\necho 'Fatal error, no such thing'\nexit 1\n")
     program.chmod(0o755)
     path = f"{tmp_path}:{bed.env['PATH']}"
-    done = _refused(bed, CHAPTER, "--broker", "path", words="did not start (Fatal error, no such thing)", PATH=path)
+    done = bed.refused(CHAPTER, "--broker", "path", words="did not start (Fatal error, no such thing)", PATH=path)
     assert "--broker embedded" in done.sentence
 
 
