@@ -179,7 +179,7 @@ def _borrowed(url: str, guard: Guard) -> Broker:
                     f"The database at {shown} holds {keys} key{'s' if keys > 1 else ''} and is left alone: "
                     "name an empty one, for example another number at the end of the URL."
                 )
-            guard.borrow(url)
+            guard.borrow("lab.broker", url)
             if not client.set(_CLAIM, os.getpid(), nx=True):
                 raise LabError(f"Another run uses the database at {shown}: wait for it, or name another number.")
     except redis.AuthenticationError:
