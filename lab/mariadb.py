@@ -62,7 +62,8 @@ class Server:
         first.touch(mode=0o600)
         # Everybody may be root without a password after the installation.
         statements = ["DELETE FROM mysql.global_priv WHERE User <> 'mariadb.sys'", "FLUSH PRIVILEGES"]
-        statements += [f"CREATE USER lab@localhost IDENTIFIED BY '{password}'", "GRANT ALL ON *.* TO lab@localhost"]
+        statements += [f"CREATE USER lab@localhost IDENTIFIED BY '{password}'"]
+        statements += ["GRANT ALL ON *.* TO lab@localhost WITH GRANT OPTION"]
         first.write_text("".join(f"{statement};\n" for statement in statements))
         self.start(f"--init-file={first}")
         first.unlink()
