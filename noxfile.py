@@ -5,6 +5,7 @@
 # ///
 """Every job of this project. `nox -l` lists them; what follows `--` goes to the job."""
 
+import argparse
 import hashlib
 import os
 import shutil
@@ -29,6 +30,8 @@ ADDRESSES = ("SITE_URL", "READTHEDOCS_CANONICAL_URL", "CI_PAGES_URL")
 # What only `nox -s docs` needs, to make what a browser loads.
 ONLINE = ROOT / ".nox" / "online"
 ONLINE_LOCK = ROOT / "requirements-online.txt"
+# MariaDB's driver, into the environment of all. It is built where it is installed.
+DRIVER_LOCK = ROOT / "requirements-mariadb.txt"
 
 
 def environment(session: nox.Session) -> str:
@@ -51,6 +54,36 @@ def environment(session: nox.Session) -> str:
             session.run(str(PYTHON), "-m", "pip", "install", "--quiet", "--progress-bar=off", *what, external=True)
         stamp.write_text(wanted)
     return str(PYTHON)
+
+
+def _driver(session: nox.Session) -> None:
+    """Build MariaDB's driver; nothing else needs a compiler."""
+    python = environment(session)
+    stamp = HOME / "driver.sha256"
+    wanted = hashlib.sha256(DRIVER_LOCK.read_bytes()).hexdigest()
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    session.log(f"Building what {DRIVER_LOCK.name} names (once; some seconds)")
+    # uv is in the environment, and unlike pip it holds what builds a package to the lock too.
+    what = ["--require-hashes", "--no-deps", "--build-constraints", str(DRIVER_LOCK), "-r", str(DRIVER_LOCK)]
+    try:
+        session.run(python, "-m", "uv", "pip", "install", "--python", python, *what, external=True, silent=True)
+    except nox.command.CommandFailed:
+        session.error(
+            "mysqlclient, MariaDB's driver, can't be built here: on Debian and Ubuntu install gcc, pkg-config, "
+            "python3-dev and libmariadb-dev, or leave --database away, which takes SQLite."
+        )
+    stamp.write_text(wanted)
+
+
+def _database(session: nox.Session) -> tuple[list[str], list[str]]:
+    """Return which database the job's words ask for, and its other words; build the driver where that is no SQLite."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--database", nargs="?")
+    known, rest = parser.parse_known_args(session.posargs)
+    if known.database not in (None, "sqlite"):
+        _driver(session)
+    return ["--database", known.database] if known.database else [], rest
 
 
 def run(session: nox.Session, *command: str, code: tuple[int, ...] = (0,)) -> None:
@@ -77,14 +110,19 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def examples(session: nox.Session) -> None:
-    """Run the examples on real parts and write the evidence. `-- chains`, `-- --broker embedded`, `-- -k lock`."""
-    run(session, "-m", "lab", *session.posargs)
+    """Run the examples on real parts and write the evidence. `-- chains`, `-- --broker embedded`, `-- -k lock`.
+
+    `-- --database mariadb` runs them on MariaDB instead of SQLite.
+    """
+    chosen, rest = _database(session)
+    run(session, "-m", "lab", *chosen, *rest)
 
 
 @nox.session(venv_backend="none")
 def falsify(session: nox.Session) -> None:
     """Break what each claim guards and demand that its test goes red. `-- chains`, `-- -k lock`."""
-    run(session, "-m", "lab.falsify", *session.posargs)
+    chosen, rest = _database(session)
+    run(session, "-m", "lab.falsify", *chosen, *rest)
 
 
 @nox.session(venv_backend="none", default=False)
@@ -126,10 +164,11 @@ def docs(session: nox.Session) -> None:
 
     `-- --published` fails at once where the site's address is not known, which cards, canonical links and sitemap need.
     """
-    rest = [word for word in session.posargs if word != "--published"]
-    if rest != session.posargs and not any(map(os.environ.get, ADDRESSES)):
+    chosen, words = _database(session)
+    rest = [word for word in words if word != "--published"]
+    if rest != words and not any(map(os.environ.get, ADDRESSES)):
         session.error(f"The site can't be published without its address: set {ADDRESSES[0]} to it.")
-    run(session, "-m", "lab", "--needed")
+    run(session, "-m", "lab", "--needed", *chosen)
     if "prose" not in session.posargs:
         _pack(session)
     build = ["-m", "sphinx", "-W", "--keep-going", "-q", "-j", "auto", "-b", "html", "-c", ".", "-d", "build/doctrees"]
@@ -181,6 +220,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none", default=False)
+def mariadb(session: nox.Session) -> None:
+    """Test the lab on MariaDB, where that and a compiler are installed. Pytest's options."""
+    _driver(session)
+    run(session, "-m", "pytest", "-q", "tests/mariadb", *session.posargs)
+
+
+@nox.session(venv_backend="none", default=False)
 def lock(session: nox.Session) -> None:
     """Write requirements.txt and requirements-nox.txt anew from what was chosen."""
     python = environment(session)
@@ -200,7 +246,8 @@ def lock(session: nox.Session) -> None:
         external=True,
     )
     alone = ["--no-annotate", "--no-deps"]
-    session.run(*compile_, *alone, "requirements-online.in", "-o", "requirements-online.txt", external=True)
+    for name in ("online", "mariadb"):
+        session.run(*compile_, *alone, f"requirements-{name}.in", "-o", f"requirements-{name}.txt", external=True)
     (scratch / "nox.in").write_text("nox==2026.10.20\n")
     session.run(*compile_, "--no-annotate", str(scratch / "nox.in"), "-o", "requirements-nox.txt", external=True)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lab import broker, evidence, lanes, run
+from lab import broker, database, evidence, lanes, run
 from lab.errors import LabError, told
 from lab.options import Parser
 from lab.paths import EVIDENCE, EXAMPLES, ROOT, chapters
@@ -38,15 +38,16 @@ def main(argv: list[str]) -> int:
     parser = Parser("examples", __doc__, chapters())
     parser.take_k()
     parser.add_argument("--broker", metavar="embedded|path|URL", help="which Redis or Valkey to use")
+    parser.take_database()
     parser.add_argument("--needed", action="store_true", help="only chapters whose evidence is missing or out of date")
     known, names, options = parser.take(argv, passed_on=True)
     if known.needed:
-        names = evidence.needed(names)
+        names = evidence.needed(names, database.system(known.database))
         if not names:
             print("The evidence of every chapter is there and of the files as they are.")
             return 0
     began = time.monotonic()
-    with run.standing(known.broker) as standing:
+    with run.standing(known.broker, known.database) as standing:
         return _all(standing, names, ["-k", known.k, *options], began)
 
 
@@ -55,11 +56,9 @@ def _all(standing: run.Run, names: list[str], options: list[str], began: float) 
     found: dict[str, dict[str, Any]] = {}
     shown = dict.fromkeys(names, 0)
     trouble: list[str] = []
-    # A broker that lends one database can carry one lane.
-    count = LANES if standing.broker.databases > 1 else 1
     works = [partial(_chapter, name, options) for name in order]
     try:
-        for place, lane, ended in lanes.each(standing, count, _DATABASES, works, _PATIENCE, lines=True):
+        for place, lane, ended in lanes.each(standing, standing.lanes(LANES), _DATABASES, works, _PATIENCE, lines=True):
             name, text = order[place], lane.output()
             settled = [line for line in text.splitlines(keepends=True) if line.startswith(SETTLED)]
             for line in settled[shown[name] :]:
@@ -82,7 +81,7 @@ def _all(standing: run.Run, names: list[str], options: list[str], began: float) 
     _table({name: those for name, those in claims.items() if those}, time.monotonic() - began)
     versions = standing.versions()
     line = " · ".join(f"{shown} {versions[name]}" for name, shown in _NAMES.items())
-    print(f"{line} · Python {versions['python']} · {versions['broker']}")
+    print(f"{line} · Python {versions['python']} · {versions['broker']} · {versions['database']}")
     print(kept, end="")
     return int(bool(trouble))
 

@@ -102,10 +102,8 @@ class Watch:
             self._asked = time.monotonic()
             if self._asked - self._answered < _GONE:
                 return False
-            raise Gone(
-                f"The broker at {address.shown(self._broker.url)} has gone during the run ({lent_broker.first_line(error)}): "
-                f"{self._remedy()}"
-            ) from None
+            shown, why = address.shown(self._broker.url), lent_broker.first_line(error)
+            raise Gone(f"The broker at {shown} has gone during the run ({why}): {self._remedy()}") from None
         self._answered = self._asked = time.monotonic()
         return True
 

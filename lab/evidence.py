@@ -15,7 +15,7 @@ from lab import statements
 from lab.paths import EVIDENCE, EXAMPLES, ROOT, chapters
 from lab.run import Run
 
-FORMAT = 5
+FORMAT = 6
 
 
 @dataclass
@@ -58,14 +58,19 @@ def load() -> dict[str, Any]:
     return {"format": FORMAT, "chapters": {}}
 
 
-def needed(names: list[str]) -> list[str]:
-    """Return those of the chapters whose evidence is missing, not green, or of files that have changed since."""
+def needed(names: list[str], system: str = "") -> list[str]:
+    """Return those of the chapters whose evidence is missing, not green, or of files that have changed since.
+
+    Of another database too, where one, such as MariaDB, is named.
+    """
     recorded = load()["chapters"]
-    return [name for name in names if not _holds(name, recorded.get(name))]
+    return [name for name in names if not _holds(name, recorded.get(name), system)]
 
 
-def _holds(name: str, entry: dict[str, Any] | None) -> bool:
+def _holds(name: str, entry: dict[str, Any] | None, system: str) -> bool:
     if not entry or any(claim["outcome"] != "passed" for claim in entry["claims"]):
+        return False
+    if system and not entry["versions"]["database"].startswith(system):
         return False
     there = {path.relative_to(ROOT).as_posix(): sha256(path) for path in _paths(name)}
     return there == {file: kept["sha256"] for file, kept in entry["files"].items()}

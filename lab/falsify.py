@@ -87,9 +87,10 @@ def main(argv: list[str]) -> int:
     """Run every break of the chapters in `argv` (all, if none); 0 when each is caught and each control is green."""
     parser = Parser("falsify", __doc__, chapters())
     parser.take_k()
+    parser.take_database()
     known, names, _ = parser.take(argv)
     began = time.monotonic()
-    with run.standing(broker.own()) as standing:
+    with run.standing(broker.own(), known.database) as standing:
         return _all(standing, names, ["-k", known.k], began)
 
 
@@ -100,7 +101,7 @@ def _all(standing: run.Run, names: list[str], options: list[str], began: float) 
     works = [partial(_unbroken, name, options) for name in names] + [partial(_broken, item) for item in breaks]
     green = caught = 0
     wrong = len(without)
-    for place, lane, ended in lanes.each(standing, LANES, _DATABASES, works, _PATIENCE):
+    for place, lane, ended in lanes.each(standing, standing.lanes(LANES), _DATABASES, works, _PATIENCE):
         if not ended:
             continue
         found: dict[str, Any] = lane.result or verdict.without_a_test("?", "it never ended")

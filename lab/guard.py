@@ -2,7 +2,7 @@
 
 A run that is killed with -9 can't clean up after itself. The guard is started first, in a session of its own, with
 nothing but the standard library. It watches the run; when the run is gone, or says that it is done, the guard ends
-every process the run has registered, removes the run's folder and, on a broker that is not ours, the run's keys.
+every process the run has registered, removes the run's folder and, from what is lent to it, what the run has put there.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ from typing import IO, cast
 
 _POLL = 0.3
 _GRACE = 3.0
+_BORROWED = "borrowed-"
 
 
 class Guard:
@@ -41,11 +42,11 @@ class Guard:
         with (self.folder / "processes").open("a") as registry:
             registry.write(f"{pid} {_started(pid)}\n")
 
-    def borrow(self, url: str, token: str) -> None:
-        """Hand the keys of the database at `url`, which is claimed with `token`, to the guard."""
-        path = self.folder / "borrowed"
+    def borrow(self, module: str, what: str) -> None:
+        """Hand what is lent to the guard: in the end it runs `python -m module` on a file that holds `what`."""
+        path = self.folder / f"{_BORROWED}{module}"
         path.touch(mode=0o600)
-        path.write_text(f"{url}\n{token}")
+        path.write_text(what)
 
     def finish(self) -> bool:
         """Let the guard end what is left and wait until it has; return whether what was borrowed is given back."""
@@ -110,12 +111,12 @@ def _main(folder: Path, run: int, parent: int) -> int:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(run, signal.SIGKILL)
             break
-    borrowed = folder / "borrowed"
     _end(folder)
     code = 0
-    if borrowed.exists():
+    for borrowed in sorted(folder.glob(f"{_BORROWED}*")):
+        module = borrowed.name.removeprefix(_BORROWED)
         root = Path(__file__).resolve().parent.parent
-        code = subprocess.run([sys.executable, "-m", "lab.lent_broker", str(borrowed)], cwd=root, check=False).returncode
+        code |= subprocess.run([sys.executable, "-m", module, str(borrowed)], cwd=root, check=False).returncode
     shutil.rmtree(folder, ignore_errors=True)
     return code
 

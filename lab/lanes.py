@@ -39,12 +39,18 @@ class Lane:
     `remove()`; what it printed is in `output()`.
     """
 
-    def __init__(self, standing: Run, number: int, databases: int, work: Callable[[Run], Any], *, lines: bool) -> None:
-        """Fork. `number` tells lanes of one run apart; each takes `databases` of the broker's, and notes `lines`."""
+    def __init__(
+        self, standing: Run, number: int, seat: int, databases: int, work: Callable[[Run], Any], *, lines: bool
+    ) -> None:
+        """Fork. `number` tells lanes of one run apart, and `seat` those that run at the same time.
+
+        Each takes `databases` of the broker's, and notes `lines`.
+        """
+        self.seat = seat
         self.folder = standing.folder / f"lane-{number}"
         self.folder.mkdir()
         self.began = time.monotonic()
-        self._process = _fork.Process(target=_enter, args=(standing, number, databases, self.folder, work, lines))
+        self._process = _fork.Process(target=_enter, args=(standing, number, seat, databases, self.folder, work, lines))
         self._process.start()
         standing.guard.register(cast(int, self._process.pid))
 
@@ -91,7 +97,7 @@ def share(broker: Broker, number: int, databases: int) -> tuple[Broker, bool]:
 
 
 def _enter(
-    standing: Run, number: int, databases: int, folder: Path, work: Callable[[Run], Any], lines_wanted: bool
+    standing: Run, number: int, seat: int, databases: int, folder: Path, work: Callable[[Run], Any], lines_wanted: bool
 ) -> None:
     os.setsid()
     (folder / "lines").mkdir()
@@ -101,7 +107,7 @@ def _enter(
     heartbeat.start(folder)
     worker_log.capture(folder)
     lines = Lines("test", folder, wanted=lines_wanted)
-    project.move(folder)
+    project.move(folder, standing.database, seat)
     broker, used = share(standing.broker, number, databases)
     if used:
         broker.empty()
@@ -138,7 +144,8 @@ def each(
             watch.look()
             while todo and len(lanes) < count:
                 number, work = todo.pop(0)
-                lanes.append((number, Lane(standing, number, databases, work, lines=lines)))
+                seat = min(set(range(count)) - {lane.seat for _, lane in lanes})
+                lanes.append((number, Lane(standing, number, seat, databases, work, lines=lines)))
             for place, lane in list(lanes):
                 if lane.alive and time.monotonic() - lane.began > patience:
                     lane.end()

@@ -40,7 +40,7 @@ def borrow(url: str, guard: Guard) -> str:
             # Celery's events and remote control need channels, which a user made with Redis's defaults may not use.
             client.publish(_CLAIM, "")
             token = secrets.token_hex()
-            guard.borrow(url, token)
+            guard.borrow("lab.lent_broker", f"{url}\n{token}")
             if not client.set(_CLAIM, token, nx=True):
                 raise LabError(f"Another run uses the database at {shown}: wait for it, or name another number.")
     except redis.AuthenticationError:

@@ -21,6 +21,12 @@ class Parser(argparse.ArgumentParser):
         """Let claims be chosen with `-k`."""
         self.add_argument("-k", metavar="EXPRESSION", default="", help="only the claims that pytest's -k would choose")
 
+    def take_database(self) -> None:
+        """Let the database be chosen with `--database`."""
+        self.add_argument(
+            "--database", metavar="sqlite|mariadb|URL", help="which database to use; SQLite, if not given"
+        )
+
     def take(self, argv: list[str], *, passed_on: bool = False) -> tuple[argparse.Namespace, list[str], list[str]]:
         """Return the options, the chapters and, if they may be `passed_on`, the options that are unknown here."""
         known, others = self.parse_known_args(argv)

@@ -60,7 +60,8 @@ class Rig:
         """Run the chapter's file `name` inside a transaction; return which transactions it begins and ends in that."""
         with CaptureQueriesContext(connection) as queries:
             self.demo(name)
-        return [query["sql"].partition(' "')[0] for query in queries if "SAVEPOINT" in query["sql"]]
+        # Its name stands in the quotes of the database.
+        return [re.split('["`]', query["sql"])[0].rstrip() for query in queries if "SAVEPOINT" in query["sql"]]
 
     def send(self, task: Any, count: int, first: int, **options: Any) -> None:
         """Start `task` for `count` ids, from `first` on, each with the options of `apply_async` that are given."""

@@ -4,9 +4,11 @@ What a chapter asks its reader to add to `local.py` stands in the chapter's own 
 """
 
 import os
+from pathlib import Path
 
 from myauth.settings.local import *  # noqa: F403
 
+from lab import database
 from lab.address import for_celery
 from lab.paths import EXAMPLES, chapters
 
@@ -18,18 +20,7 @@ ESI_USER_CONTACT_EMAIL = "lab@example.com"
 ANALYTICS_DISABLED = True
 SECRET_KEY = os.environ["LAB_SECRET_KEY"]
 
-DATABASES = {
-    "default": {
-        "ENGINE": "django.db.backends.sqlite3",
-        "NAME": os.environ["LAB_DATABASE"],
-        "OPTIONS": {
-            "timeout": 20,
-            "transaction_mode": "IMMEDIATE",
-            # What a run leaves in its database need not outlive a power cut, and no claim shall wait for a disk.
-            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF;",
-        },
-    }
-}
+DATABASES = {"default": database.settings(Path(os.environ["LAB_DATABASE"]))}
 BROKER_URL = for_celery(os.environ["LAB_BROKER_URL"])
 CACHES["default"]["LOCATION"] = os.environ["LAB_BROKER_URL"]  # noqa: F405
 

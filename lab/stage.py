@@ -137,7 +137,7 @@ class Stages:
             self._answer(stage)
         for key in stage.redis.scan_iter(match=":1:*"):
             stage.redis.delete(key)
-        project.reset_database()
+        self.run.database.reset()
         return stage
 
     def _start(self, spec: StageSpec) -> Stage:

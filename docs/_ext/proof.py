@@ -186,7 +186,8 @@ class Evidence:
     def line(self, chapter: str) -> str:
         """Return what a chapter ran on, in a line."""
         versions = self.chapter(chapter)["versions"]
-        return " · ".join([*(f"{shown} {versions[name]}" for name, shown in NAMES.items()), versions["broker"]])
+        parts = [f"{shown} {versions[name]}" for name, shown in NAMES.items()]
+        return " · ".join([*parts, versions["broker"], versions["database"]])
 
 
 @cache

@@ -131,11 +131,14 @@ def test_a_chapter_is_needed_when_it_is_missing_not_green_or_of_other_files(
         (tmp_path / name).mkdir()
         (tmp_path / name / "tasks.py").write_text("x = 1\n")
         files = {f"{name}/tasks.py": {"sha256": evidence.sha256(tmp_path / name / "tasks.py")}}
-        found[name] = {"claims": [{"outcome": "failed" if name == "red" else "passed"}], "files": files}
+        claims = [{"outcome": "failed" if name == "red" else "passed"}]
+        found[name] = {"claims": claims, "files": files, "versions": {"database": "SQLite 3.40.1"}}
     (tmp_path / "stale" / "tasks.py").write_text("x = 2\n")
     (tmp_path / "grown" / "demo.py").write_text("x = 1\n")
     (tmp_path / "evidence.json").write_text(json.dumps({"format": evidence.FORMAT, "chapters": found}))
     assert evidence.needed(names) == names[1:]
+    assert evidence.needed(names, "SQLite") == names[1:]
+    assert evidence.needed(names, "MariaDB") == names
     (tmp_path / "evidence.json").write_text(json.dumps({"format": 1, "chapters": found}))
     assert evidence.needed(names) == names
 

@@ -28,9 +28,12 @@ class Lane:
     """A lane whose work takes as many looks as it says, and no process."""
 
     open: ClassVar[Counter[str]] = Counter()
+    taken: ClassVar[set[int]] = set()
 
-    def __init__(self, _run: Any, number: int, _databases: int, work: int, *, lines: bool) -> None:
-        self.began, self.left = 1e12, work
+    def __init__(self, _run: Any, number: int, seat: int, _databases: int, work: int, *, lines: bool) -> None:
+        self.began, self.left, self.seat = 1e12, work, seat
+        assert seat not in self.taken
+        self.taken.add(seat)
         self.open["now"] += 1
         self.open["most"] = max(self.open.values())
 
@@ -41,7 +44,8 @@ class Lane:
         return self.left > 0
 
     def end(self) -> None:
-        """Free the place."""
+        """Free the place and the seat."""
+        self.taken.remove(self.seat)
         self.open["now"] -= 1
 
 

@@ -89,7 +89,7 @@ def test_a_choice_of_claims_that_matches_none_is_a_failure(bed: Bed) -> None:
     assert "no claim" in done.sentence
 
 
-def _ends_with_all(bed: Bed, run: "subprocess.Popen[bytes]", sign: signal.Signals, least: int) -> None:
+def ends_with_all(bed: Bed, run: "subprocess.Popen[bytes]", sign: signal.Signals, least: int) -> None:
     """Wait until `least` processes are registered, end the run, and demand that nothing of it is left."""
     wait_until(lambda: len(bed.registered()) >= least, PATIENCE, "the start of all")
     processes = [*bed.registered(), *psutil.Process(run.pid).children(recursive=True)]
@@ -101,13 +101,13 @@ def _ends_with_all(bed: Bed, run: "subprocess.Popen[bytes]", sign: signal.Signal
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_run_that_is_ended_leaves_nothing(bed: Bed, sign: signal.Signals) -> None:
-    _ends_with_all(bed, bed.start(), sign, least=4)
+    ends_with_all(bed, bed.start(), sign, least=4)
 
 
 def test_a_run_on_a_lent_database_that_is_killed_leaves_it_empty(bed: Bed, lent: str, client: redis.Redis) -> None:
     run = bed.start("--broker", lent)
     wait_until(client.dbsize, PATIENCE, "a key in the database")
-    _ends_with_all(bed, run, signal.SIGKILL, least=3)
+    ends_with_all(bed, run, signal.SIGKILL, least=3)
     assert client.keys() == []
 
 
@@ -117,7 +117,7 @@ def test_a_run_whose_parent_is_killed_leaves_nothing(bed: Bed) -> None:
         "subprocess.run([sys.executable, '-m', 'lab'])"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=bed.env, stdout=subprocess.DEVNULL)
-    _ends_with_all(bed, parent, signal.SIGKILL, least=3)
+    ends_with_all(bed, parent, signal.SIGKILL, least=3)
 
 
 def test_two_runs_at_the_same_time_are_both_green(bed: Bed) -> None:

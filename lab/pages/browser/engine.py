@@ -70,17 +70,17 @@ class Engine:
         _enter(project)
         from myauth.celery import app
 
-        from lab import project as laid
         from lab import worker_log
+        from lab.database import SQLite, template
         from lab.events import Recorder
         from lab.pages.browser import worker
         from lab.pages.browser.standins import database, memory
 
-        self._reset, self._app = laid.reset_database, app
+        self._reset, self._app = SQLite().reset, app
         self.redis = memory.client()
         self.recorder = Recorder(app, os.environ["LAB_BROKER_URL"])
-        laid.reset_database()
-        self._kept = [database.Keeper(path) for path in (laid.template(), Path(os.environ["LAB_DATABASE"]))]
+        self._reset()
+        self._kept = [database.Keeper(path) for path in (template(), Path(os.environ["LAB_DATABASE"]))]
         worker_log.capture(project)
         self._log = worker_log.Log(project)
         flag = _Flag()

@@ -1,0 +1,90 @@
+"""A run's database on MariaDB: a schema for each lane, as `migrate` leaves it before each claim."""
+
+import json
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lab import tables
+from lab.database import migrate, put
+from lab.guard import Guard
+from lab.mariadb import Server, connected
+from lab.tables import Table
+
+
+class Schemas:
+    """A server that answers, with a schema for each lane."""
+
+    alone = False
+
+    def __init__(self, account: dict[str, Any]) -> None:
+        """Use the server as `account` says, which is Django's settings; all but the schema's `NAME`."""
+        self.account = account
+        self._tables: dict[str, Table] = {}
+        with connected(account) as connection:
+            # Before 11.0 it says 5.5.5 first, for clients that know no number above 5.
+            number = connection.get_server_info().removeprefix("5.5.5-").partition("-")[0]
+        self.version = f"MariaDB {number}"
+
+    def place(self, project: Path) -> Path:
+        """Return a file with the address of the first lane's schema."""
+        return self._address(project, 0)
+
+    def lay_out(self, kept: Path) -> None:
+        """Migrate where no earlier run has on this version; what that makes is kept in a file beside the project."""
+        own = self._settings(0)
+        migrated = kept.with_name(f"{kept.name}-{self.version.replace(' ', '-')}.json")
+        if not migrated.exists():
+            migrate()
+            with connected(own) as connection, tempfile.TemporaryDirectory(dir=kept.parent) as scratch:
+                found = {name: asdict(table) for name, table in tables.note(connection).items()}
+                fresh = Path(scratch) / migrated.name
+                fresh.write_text(json.dumps(found))
+                put(fresh, migrated)
+        self._tables = {name: Table(**table) for name, table in json.loads(migrated.read_text()).items()}
+        self._lay_out(own)
+
+    def move(self, folder: Path, seat: int) -> Path:
+        """Return a file with the address of the lane's schema."""
+        place = self._address(folder, seat)
+        self._lay_out(self._settings(seat))
+        return place
+
+    def reset(self) -> None:
+        """Put the untouched rows, and no other, into the tables."""
+        from django.db import connection
+
+        connection.close()
+        self._lay_out(connection.settings_dict)
+
+    def stop(self) -> None:
+        """Nothing is ours."""
+
+    def _settings(self, seat: int) -> dict[str, Any]:
+        return {"NAME": f"lab_{seat}", **self.account}
+
+    def _address(self, folder: Path, seat: int) -> Path:
+        with connected(self.account) as connection, connection.cursor() as cursor:
+            cursor.execute(f"CREATE DATABASE IF NOT EXISTS `{self._settings(seat)['NAME']}`")
+        file = folder / "mariadb.json"
+        file.touch(mode=0o600)
+        file.write_text(json.dumps(self._settings(seat)))
+        return file
+
+    def _lay_out(self, own: dict[str, Any]) -> None:
+        with connected(own) as connection:
+            tables.lay_out(connection, self._tables)
+
+
+class Private(Schemas):
+    """On a server of the run's own."""
+
+    def __init__(self, guard: Guard) -> None:
+        """Start it."""
+        self._server = Server(guard.folder / "mariadb", guard)
+        super().__init__(self._server.account)
+
+    def stop(self) -> None:
+        """End the server."""
+        self._server.kill()
