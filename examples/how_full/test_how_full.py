@@ -492,6 +492,22 @@ def test_inspect_tells_what_workers_have_taken_and_nothing_that_waits(rig):
     rig.finished(UPDATE, 12)
 
 
+@pytest.mark.workers({}, {"pool": "solo"}, {"pool": "prefork", "concurrency": 1})
+@pytest.mark.broken_by(r"the start of 6", file="tasks.py", old=PLAIN, new=AT_SERVICES)
+def test_a_worker_of_the_pool_solo_is_silent_while_it_runs_a_task(rig):
+    """Workers of the pools `threads` and `prefork` answer `inspect` while they are busy; one of `solo` does not."""
+    threads, _, prefork = rig.workers
+    with rig.hold(UPDATE):
+        rig.send(tasks.update_corporation, 13, 98000001)
+        rig.started(UPDATE, 6)
+        # The worker of `solo` has one, and tells of it when that has ended.
+        rig.wait(lambda: not sum(rig.waiting().values()), "all taken")
+        answers = rig.wait(lambda: len(found := inspected()) == 2 and found, "answered by two")
+        found = {node: len(running) for node, running in answers.items()}
+        rig.same(found, {threads.node: 5, prefork.node: 1}, "answered: {}")
+    rig.finished(UPDATE, 13)
+
+
 def inspected(wait=0.5):
     return current_app.control.inspect(timeout=wait).active() or {}
 
@@ -513,16 +529,23 @@ def test_a_task_that_keeps_pythons_lock_makes_its_worker_silent(rig):
 
 
 @contextmanager
-def flower(rig, monkeypatch, *options):
+def flower(rig, monkeypatch):
     """Start Flower with its API open, on this machine only; yield what asks it for the JSON at a path."""
     monkeypatch.setenv("FLOWER_UNAUTHENTICATED_API", "true")
     # Flower asks workers for events every five seconds: here it need not take so long.
     monkeypatch.setattr(flower_events.Events, "events_enable_interval", 200)
-    process = rig.start("celery", "-A", "myauth", "flower", "--address=127.0.0.1", "--port=0", *options)
+    before = listeners(rig)
+    process = rig.start("celery", "-A", "myauth", "flower", "--address=127.0.0.1", "--port=0")
     url = rig.wait(lambda: re.search(r"Visit me at (\S+?)/?\s", rig.printed(process)), "Flower's start")[1]
-    rig.wait(lambda: "Connected to redis" in rig.printed(process), "Flower's connection")
+    rig.wait(lambda: listeners(rig) > before, "Flower's ear for events")
     yield lambda path: requests.get(url + path, timeout=PATIENT).json()
     rig.stop(process)
+
+
+def listeners(rig):
+    """Return how many connections wait for events, or for what is sent to all workers."""
+    database = str(rig.redis.get_connection_kwargs()["db"])
+    return sum(int(client["psub"]) > 0 for client in rig.redis.client_list() if client["db"] == database)
 
 
 def lengths(ask):
@@ -548,6 +571,22 @@ def test_flower_counts_ten_lists_of_the_queues_of_which_it_knows_a_worker(rig, m
     rig.finished(UPDATE, 3)
     drop(rig)
     rig.same((before, after), ({"celery": 10}, {"services": 1}), "flower counts {}")
+
+
+@pytest.mark.workers
+@pytest.mark.broken_by(r"a task in Flower's list did not happen", conf={"task_send_sent_event": False})
+def test_flower_does_not_list_what_waits_unless_senders_tell(rig, monkeypatch):
+    """With Auth's settings Flower does not list tasks that wait; with `CELERY_SEND_TASK_SENT_EVENT` it does."""
+    assert "CELERY_SEND_TASK_SENT_EVENT" not in vars(base)
+    with flower(rig, monkeypatch) as ask:
+        told = current_app.conf.task_send_sent_event
+        current_app.conf.task_send_sent_event = False
+        rig.send(tasks.update_corporation, 3, 98000001)
+        current_app.conf.task_send_sent_event = told
+        rig.send(tasks.update_structures, 1, 98000001)
+        listed = rig.wait(lambda: ask("/api/tasks"), "a task in Flower's list")
+    drop(rig)
+    rig.same([task["name"] for task in listed.values()], [STRUCTURES], "listed: {}")
 
 
 @pytest.mark.fresh
