@@ -290,7 +290,7 @@ def test_the_command_names_a_worker_that_hangs_or_was_killed_and_none_that_was_s
     hanging.signal(signal.SIGSTOP)
     rig.kill(killed)
     found = rig.wait(lambda: (found := state(0.5))["running"] and found, "an answer")
-    printed = rig.wait(lambda: (text := output(0.5)).count(alive.node) and text, "an answer")
+    printed = rig.wait(lambda: (text := output(0.5)).count(f"{alive.node} runs") and text, "an answer")
     hanging.signal(signal.SIGCONT)
     rig.same(found["silent"], sorted([hanging.node, killed.node]), "silent: {}")
     assert found["running"] == {alive.node: []}
