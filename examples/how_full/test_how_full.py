@@ -44,6 +44,7 @@ CARELESSLY = "how_full.tasks.import_carelessly"
 MEMBERS = "how_full.tasks.import_members"
 AT_FIVE = "celery\x06\x165"
 PATIENT = 60
+RETRIES_TOO = "from celery.signals import task_retry\n\ntask_retry.connect(count_failure)\ntask_failure.connect("
 PLAIN = "@shared_task\ndef update_corporation"
 AT_SERVICES = PLAIN.replace("task", "task(queue='services')", 1)
 EACH_BY_ITSELF = (
@@ -253,7 +254,7 @@ def test_counts_taken_one_after_the_other_count_a_task_twice_or_not_at_all(rig):
 
 @pytest.mark.fresh
 @pytest.mark.broken_by(r"printed", file="state.py", old='"held": len(due)', new='"held": len(taken)')
-@pytest.mark.broken_by(r"printed", conf={"worker_disable_prefetch": True})
+@pytest.mark.broken_by(r"7 in unacked did not happen", conf={"worker_disable_prefetch": True})
 def test_the_command_tells_apart_what_waits_is_held_is_scheduled_and_runs(rig):
     """The command tells apart what waits, what a worker holds and has not begun, what is scheduled, and what runs."""
     with rig.hold(UPDATE):
@@ -321,7 +322,7 @@ def test_the_command_counts_the_locks_of_queue_once(rig):
 
 
 @pytest.mark.broken_by(r"failed: \{", file="signals.py", old="cache.incr(key)", new="pass")
-@pytest.mark.broken_by(r"failed: \{", file="tasks.py", old="max_retries=1", new="max_retries=2, throws=()")
+@pytest.mark.broken_by(r"failed: \{", file="tasks.py", old="task_failure.connect(", new=RETRIES_TOO)
 def test_the_command_counts_each_failed_task_for_a_day_and_no_retry(rig):
     """The command counts failed tasks by their names, for a day from the first; a retry is no failure."""
     rig.send(tasks.update_wallet, 20, 98000001)
@@ -360,8 +361,8 @@ def test_a_message_on_its_way_to_a_worker_is_in_no_list_and_not_in_unacked(rig):
     rig.wait(caught, "a message on its way")
     found = sum(row["count"] for row in messages()[0]) + len(messages()[1])
     worker.signal(signal.SIGCONT)
-    rig.finished(UPDATE)
     rig.same(found, 0, "found {}")
+    rig.finished(UPDATE)
 
 
 @pytest.mark.workers({"paused": True})
