@@ -129,8 +129,7 @@ class Rig:
     def refused(self, *, cache: bool) -> Iterator[None]:
         """Let Alliance Auth's broker, and with `cache` its cache too, refuse this process while the context lasts."""
         with socket.socket() as nobody, contextlib.ExitStack() as after:
-            # Taken, but not listened at.
-            nobody.bind(("127.0.0.1", 0))
+            nobody.bind(("127.0.0.1", 0))  # Taken, but not listened at.
             nowhere = f"redis://127.0.0.1:{nobody.getsockname()[1]}/0"
             after.callback(project.point, self._stage.url)
             project.point(nowhere, nowhere if cache else self._stage.url)
@@ -139,8 +138,7 @@ class Rig:
     def settle(self, timeout: float = 10.0, after: str = "") -> list[TaskRun]:
         """Wait until all that was sent has ended and nothing waits in the broker; return every task seen.
 
-        A task's end is told after its chain's next link and its callbacks were sent, so what has not been sent by
-        then never will be. The chapter's file `after` is run first, where one is named.
+        A task's end is told after all that it sends. The chapter's file `after` is run first, where one is named.
         """
         if after:
             self.demo(after)
@@ -172,15 +170,18 @@ class Rig:
         self._stages.wait_for(process)
         return process
 
+    def start(self, *argv: str, role: str = "suite") -> processes.Process:
+        """Start `celery …`, `manage.py …` or `pytest …` in a process of its own, with the settings as they are here."""
+        project.point(self._stage.url)
+        return self._stages.add(self._stage, role, list(argv))
+
     def start_beat(self) -> processes.Process:
         """Start beat as supervisor.conf does."""
-        project.point(self._stage.url)
-        return self._stages.add(self._stage, "beat", project.command(self._stages.run.project, "beat"))
+        return self.start(*project.command(self._stages.run.project, "beat"), role="beat")
 
     def run(self, *argv: str) -> processes.Process:
-        """Run `manage.py …` or `pytest …` to its end, in a process of its own with the settings as they are here."""
-        project.point(self._stage.url)
-        self._gone(process := self._stages.add(self._stage, "suite", list(argv)), READY)
+        """Start `argv` as `start` does, and wait for its end."""
+        self._gone(process := self.start(*argv), READY)
         return process
 
     def kill(self, process: processes.Process) -> None:
