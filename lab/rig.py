@@ -57,10 +57,9 @@ class Rig:
         return names
 
     def savepoints(self, name: str) -> list[str]:
-        """Run the chapter's file `name` inside a transaction; return which transactions it begins and ends in that."""
+        """Run the chapter's file `name` inside a transaction; return how it begins and ends others in that, without their names."""
         with CaptureQueriesContext(connection) as queries:
             self.demo(name)
-        # Its name stands in the quotes of the database.
         return [re.split('["`]', query["sql"])[0].rstrip() for query in queries if "SAVEPOINT" in query["sql"]]
 
     def send(self, task: Any, count: int, first: int, **options: Any) -> None:
