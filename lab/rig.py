@@ -57,7 +57,7 @@ class Rig:
         return names
 
     def savepoints(self, name: str) -> list[str]:
-        """Run the chapter's file `name` inside a transaction; return how it begins and ends others in that, without their names."""
+        """Run the chapter's file `name` inside a transaction; return how it begins and ends others, without names."""
         with CaptureQueriesContext(connection) as queries:
             self.demo(name)
         return [re.split('["`]', query["sql"])[0].rstrip() for query in queries if "SAVEPOINT" in query["sql"]]
