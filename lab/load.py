@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import psutil
 import redis
 
-from lab import run
+from lab import broker, run
 from lab.errors import LabError, told
 from lab.paths import ROOT
 from lab.processes import Process
@@ -48,11 +48,15 @@ def main(argv: list[str]) -> int:
     """Run it and write the record, or with `--tasks` only print the figures; 0 when nothing was lost or doubled."""
     parser = _Parser(usage="nox -s load -- [options]", description=__doc__, allow_abbrev=False)
     parser.add_argument("--tasks", type=int, default=TASKS, help="a trial with so many tasks, which records nothing")
-    parser.add_argument("--broker", metavar="embedded|path", choices=("embedded", "path"), help="which server to use")
+    parser.add_argument(
+        "--broker", metavar="embedded|path", choices=("embedded", "path"), help="which Redis or Valkey to use"
+    )
     known = parser.parse_args(argv)
     if known.tasks < _SHARES:
         parser.error(f"--tasks {known.tasks} is too few for ten priorities, take 10 or more")
-    with run.standing(known.broker) as standing:
+    with run.standing(known.broker or broker.own()) as standing:
+        # Nobody asks which lines are executed, and noting them takes time.
+        standing.lines.end()
         stages = Stages(standing)
         try:
             rounds = [_round(stages, known.tasks, workers) for workers in WORKERS]
