@@ -1,8 +1,5 @@
-from math import ceil
-
 from allianceauth.services.hooks import get_extension_logger
 from celery import chain, shared_task
-from django.db.models import F
 from django.utils import timezone
 
 from thousands.models import Member
@@ -19,9 +16,7 @@ def update_member(character_id):
 
 @shared_task
 def update_stalest(parts=12, seconds=3600):
-    stalest = Member.objects.order_by(F("asked_at").asc(nulls_first=True), "pk")
-    count = ceil(Member.objects.count() / parts)
-    ids = list(stalest.values_list("pk", flat=True)[:count])
+    ids = Member.stalest(parts)
     Member.objects.filter(pk__in=ids).update(asked_at=timezone.now())
     for character_id in ids:
         update_member.apply_async(args=[character_id], priority=7, expires=seconds)

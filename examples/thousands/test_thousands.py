@@ -37,7 +37,7 @@ ENTRY = "thousands_update_stalest"
 PRIORITY_7 = "celery\x06\x167"
 FIRST = 90000001
 COUNT = 500
-MANY = 20_000
+MANY = 50_000
 # Of a calculation that lasts some tenth of a second.
 ROUNDS = 1_000_000
 WAYS = {
@@ -140,7 +140,7 @@ def notes(rig):
 # ---- with Auth's worker: what an urgent task waits behind
 
 
-@pytest.mark.broken_by(r"updated", file="tasks.py", old="ceil(Member.objects.count() / parts)", new="1")
+@pytest.mark.broken_by(r"updated", file="models.py", old="ceil(cls.objects.count() / parts)", new="1")
 def test_a_run_updates_the_stalest_twelfth(rig):
     """One run updates the twelfth of the members that nobody has asked for yet, and the next run the next twelfth."""
     rig.settle(after="demo.py")
@@ -255,7 +255,7 @@ def test_a_limit_of_83_a_minute_lets_nearly_5000_an_hour_start(rig):
 @pytest.mark.broken_by(r"larger", file="tasks.py", old="Member.objects.iterator())", new="list(Member.objects.all()))")
 @pytest.mark.fresh
 def test_a_list_of_all_rows_makes_the_worker_grow_and_an_iterator_does_not(rig, notes):
-    """At the last of 20,000 rows a worker with `iterator()` has grown by at most a quarter of a list."""
+    """At the last of 50,000 rows a worker with `iterator()` has grown by less than a third of a list."""
     (worker,) = rig.workers
     # With its first task it connects to the database.
     tasks.report_one_by_one.delay()
@@ -266,9 +266,9 @@ def test_a_list_of_all_rows_makes_the_worker_grow_and_an_iterator_does_not(rig, 
     notes(3)
     tasks.report_in_a_list.delay()
     one, listed = (size - before for _, size in notes(5) if size)
-    assert one < listed / 4, f"larger by {one} bytes and {listed}"
+    assert one < listed / 3, f"larger by {one} bytes and {listed}"
     rig.settle()
-    rig.same(rig.logged()[1:], ["INFO 19999 members were never updated"] * 2, "logged {}")
+    rig.same(rig.logged()[1:], ["INFO 49999 members were never updated"] * 2, "logged {}")
 
 
 # ---- without a worker: what is sent
@@ -284,7 +284,7 @@ def test_nobody_is_asked_for_again_before_all_others_were(rig):
 
 
 @pytest.mark.workers
-@pytest.mark.broken_by(r"asked for", file="tasks.py", old='F("asked_at").asc(nulls_first=True), ', new="")
+@pytest.mark.broken_by(r"asked for", file="models.py", old='F("asked_at").asc(nulls_first=True), ', new="")
 def test_who_joins_comes_first_and_who_leaves_costs_no_turn(rig):
     """Once all were asked for, who joins is asked for in the next run, and who leaves costs no other a turn."""
     ids = make_members(24)
