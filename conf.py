@@ -30,6 +30,7 @@ extensions = [
     "_ext.claims",
     "_ext.charts",
     "_ext.measured",
+    "_ext.load",
     "_ext.guards",
     "_ext.source",
     "_ext.tables",

@@ -227,6 +227,12 @@ def mariadb(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none", default=False)
+def load(session: nox.Session) -> None:
+    """Send 100,000 tasks to 1, 2 and 4 workers, count, write docs/recorded/load.json. `-- --tasks 1000`: a trial."""
+    run(session, "-m", "lab.load", *session.posargs)
+
+
+@nox.session(venv_backend="none", default=False)
 def lock(session: nox.Session) -> None:
     """Write requirements.txt and requirements-nox.txt anew from what was chosen."""
     python = environment(session)
