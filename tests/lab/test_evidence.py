@@ -103,7 +103,7 @@ def test_runs_are_relative_to_the_claim_and_name_no_machine(recorded: dict[str, 
     assert times
     assert all(-1 < at < 120 for at in times)
     workers = {re.sub(r"_\d+$", "", run["worker"]) for run in runs if "worker" in run}
-    assert workers == {"worker", "worker_services"}
+    assert workers == {"worker", "worker_services", "test"}
 
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.parent.name)
