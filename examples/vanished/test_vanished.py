@@ -640,7 +640,7 @@ def test_over_a_restart_of_redis_what_a_worker_runs_goes_on_and_what_it_holds_ma
         rig.server.start()
         lost_sight(rig)
         ready(rig)
-    logged(rig, 20)
+    rig.wait(lambda: len({*told(rig)}) == 20, "a line of each of the 20")
     held(rig, 1, 0)
     times = Counter(told(rig))
     rig.same(sorted(times), list(range(98000001, 98000021)), "updated: {}")
