@@ -220,6 +220,8 @@ def _enter(project: Path) -> None:
     # Alliance Auth's checks warn of what does not matter here.
     with contextlib.redirect_stderr(io.StringIO()):
         django.setup()
+    # A call that has Celery import all tasks sets Django up once more, and so would bring the console back.
+    django.setup = lambda set_prefix=True: None
     import allianceauth.authentication.views
     import allianceauth.middleware  # noqa: F401
 
