@@ -283,8 +283,8 @@ def test_neither_a_failure_nor_a_returned_value_is_kept(rig):
     rig.demo()
     rig.finished(COUNT, 2, after="demo_failing.py")
     rig.wait(lambda: rig.redis.hlen("unacked") == 0, "the acknowledgement")
-    # How queues are bound, and Auth's count of tasks for the dashboard.
-    known = ("_kombu.binding", "ALLIANCEAUTH_EVENT_SERIES")
+    # How queues are bound, Auth's count of tasks for the dashboard, and the count of failures of another chapter's app.
+    known = ("_kombu.binding", "ALLIANCEAUTH_EVENT_SERIES", ":1:how_full:failed:")
     new = [
         key.decode()
         for then, database in zip(before, databases, strict=True)
