@@ -624,7 +624,9 @@ def test_a_worker_takes_tasks_again_after_each_restart_of_redis(rig):
 
 
 @pytest.mark.server(appendonly="yes")
-@pytest.mark.broken_by(r"a line of each of the 20 did not", **on("worker_ready", "redis.config_set('appendonly', 'no')"))
+@pytest.mark.broken_by(
+    r"a line of each of the 20 did not", **on("worker_ready", "redis.config_set('appendonly', 'no')")
+)
 def test_over_a_restart_of_redis_what_a_worker_runs_goes_on_and_what_it_holds_may_run_twice(rig):
     """When Redis comes back with its data, what a worker runs goes on, once; what it holds runs once or twice.
 
