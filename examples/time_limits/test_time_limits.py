@@ -461,13 +461,16 @@ def test_a_timeout_counts_silence_and_not_the_whole(rig):
     assert rig.logged() == ["INFO Status: 15 bytes"]
 
 
-@pytest.mark.timed(0.2)
+@pytest.mark.workers
 @pytest.mark.broken_by(r"0 of 20 gave up", file="tasks.py", old="if time.monotonic() > deadline:", new="if not piece:")
-def test_a_deadline_between_the_pieces_of_an_answer_ends_a_slow_download(rig):
+def test_a_deadline_between_the_pieces_of_an_answer_ends_a_slow_download(rig, monkeypatch):
     """A deadline that is looked at between two pieces of an answer ends a download that trickles in: twenty of twenty.
 
     What comes in time comes whole.
     """
+    # On a busy machine a pause may be longer than the timeout on the page.
+    monkeypatch.setattr(tasks, "TIMEOUT", 60)
+    rig.start_worker()
     with server(*dripping(30)) as slow, server(packed(2000)) as quick:
         for _ in range(20):
             tasks.download_prices.delay(slow, 0.2)

@@ -152,7 +152,7 @@ class Elsewhere:
         self._shell.stdin.flush()
 
         def done() -> bool:
-            return _END in self._read("shell.out")[before[0] :] or self._shell.poll() is not None
+            return f"{_END}\n" in self._read("shell.out")[before[0] :] or self._shell.poll() is not None
 
         wait_until(done, PATIENCE, f"the end of {file}")
         printed, logged, _ = (self._read(name)[start:] for name, start in zip(names, before, strict=True))
