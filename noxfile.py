@@ -128,8 +128,9 @@ def falsify(session: nox.Session) -> None:
 @nox.session(venv_backend="none", default=False)
 def mutants(session: nox.Session) -> None:
     """Change every line of the examples and demand that a claim goes red. `-- chains`, `-- settings`; resumable."""
-    run(session, "-m", "lab", "--needed")
-    run(session, "-m", "lab.mutants", *session.posargs)
+    chosen, rest = _database(session)
+    run(session, "-m", "lab", "--needed", *chosen)
+    run(session, "-m", "lab.mutants", *chosen, *rest)
 
 
 @nox.session(venv_backend="none")

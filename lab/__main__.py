@@ -12,7 +12,7 @@ import pytest
 from lab import database, evidence, lanes, run
 from lab.errors import LabError, told
 from lab.options import Parser
-from lab.paths import EVIDENCE, EXAMPLES, ROOT, chapters
+from lab.paths import EXAMPLES, ROOT, chapters
 from lab.plugin import SETTLED, Claims
 
 QUIET = [
@@ -79,8 +79,8 @@ def _all(standing: run.Run, names: list[str], options: list[str], began: float) 
     versions = standing.versions()
     line = " · ".join(f"{shown} {versions[name]}" for name, shown in _NAMES.items())
     print(f"{line} · Python {versions['python']} · {versions['broker']} · {versions['database']}")
-    if whole:
-        print(f"Evidence of {', '.join(whole)}: {os.path.relpath(EVIDENCE, ROOT)}")
+    for path in sorted({evidence.home(name) for name in whole}):
+        print(f"Evidence of {', '.join(n for n in whole if evidence.home(n) == path)}: {os.path.relpath(path, ROOT)}")
     return int(bool(trouble))
 
 

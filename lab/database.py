@@ -44,7 +44,7 @@ def start(kind: str | None, guard: Guard) -> Database:
     from lab import lent, schemas
 
     if kind == "mariadb":
-        return schemas.Private(guard)
+        return schemas.Private(guard.folder, guard)
     if "://" in str(kind):
         return lent.borrowed(str(kind), guard)
     raise LabError(f"--database {kind} is unknown: give sqlite, mariadb, or a URL such as mysql://user@localhost/name.")

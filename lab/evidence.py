@@ -12,7 +12,8 @@ from typing import Any
 import coverage
 
 from lab import statements
-from lab.paths import EVIDENCE, EXAMPLES, ROOT, chapters
+from lab.paths import EVIDENCE, EXAMPLES, RECORDED, ROOT, chapters
+from lab.paths import system as needs
 from lab.run import Run
 
 FORMAT = 6
@@ -47,14 +48,22 @@ def sha256(path: Path) -> str:
 
 def load() -> dict[str, Any]:
     """Return the evidence on disk of the chapters that there are; an empty record where there is none."""
-    if EVIDENCE.exists():
-        found: dict[str, Any] = json.loads(EVIDENCE.read_text())
+    found = {path: _read(path)["chapters"] for path in (EVIDENCE, RECORDED)}
+    # What is recorded of a chapter that is gone proves nothing.
+    there = [name for name in chapters() if name in found[home(name)]]
+    return {"format": FORMAT, "chapters": {name: found[home(name)][name] for name in there}}
+
+
+def home(chapter: str) -> Path:
+    """Return where a chapter's evidence is kept."""
+    return RECORDED if needs(chapter) else EVIDENCE
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if path.exists():
+        found: dict[str, Any] = json.loads(path.read_text())
         if found.get("format") == FORMAT:
-            # What is recorded of a chapter that is gone proves nothing.
-            return {
-                **found,
-                "chapters": {name: found["chapters"][name] for name in chapters() if name in found["chapters"]},
-            }
+            return found
     return {"format": FORMAT, "chapters": {}}
 
 
@@ -102,11 +111,12 @@ def record(run: Run, claims: dict[str, list[Claim]]) -> None:
     with (EVIDENCE.parent / "evidence.lock").open("w") as lock:
         # Two runs may end at the same time.
         fcntl.flock(lock, fcntl.LOCK_EX)
-        whole = load()
-        whole["chapters"] |= fresh
-        scratch = EVIDENCE.with_suffix(f".{os.getpid()}")
-        scratch.write_text(json.dumps(whole, indent=1, sort_keys=True) + "\n")
-        scratch.replace(EVIDENCE)
+        for path in {home(name) for name in fresh}:
+            whole = _read(path)
+            whole["chapters"] |= {name: entry for name, entry in fresh.items() if home(name) == path}
+            scratch = path.with_suffix(f".{os.getpid()}")
+            scratch.write_text(json.dumps(whole, indent=1, sort_keys=True) + "\n")
+            scratch.replace(path)
 
 
 def _files(chapter: str, lines: coverage.CoverageData) -> dict[str, Any]:

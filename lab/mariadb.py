@@ -77,8 +77,13 @@ class Server:
             self.kill()
             raise LabError(f"{self._serving[0]} did not start ({self._last()}): mend it, {_INSTEAD}") from None
 
+    def stop(self) -> None:
+        """End the server with SIGTERM, as a service is stopped."""
+        self._process.terminate()
+        self._process.wait()
+
     def kill(self) -> None:
-        """End the server with -9; nothing in it is worth an orderly end."""
+        """End the server with -9: what it has not on disk yet is lost."""
         self._process.kill()
         self._process.wait()
 

@@ -11,6 +11,7 @@ import tempfile
 from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
+from typing import Any
 
 from lab.database import Database, put
 from lab.database import settings as settings_of
@@ -83,11 +84,23 @@ def move(folder: Path, database: Database, seat: int) -> None:
     (folder / "log").mkdir()
     connection.close()
     place = database.move(folder, seat)
-    settings.DATABASES["default"]["NAME"] = connection.settings_dict["NAME"] = settings_of(place)["NAME"]
+    use({"NAME": settings_of(place)["NAME"]})
     os.environ["LAB_DATABASE"] = str(place)
     for handler in settings.LOGGING["handlers"].values():
         if "filename" in handler:
             handler["filename"] = str(folder / "log" / Path(handler["filename"]).name)
+
+
+def use(database: dict[str, Any]) -> dict[str, Any]:
+    """Point this process's Django at a database with these settings; return those that it had."""
+    from django.conf import settings
+    from django.db import connection
+
+    connection.close()
+    before = dict(settings.DATABASES["default"])
+    for known in (settings.DATABASES["default"], connection.settings_dict):
+        known.update(database)
+    return before
 
 
 def log_folder() -> Path:

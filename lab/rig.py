@@ -23,7 +23,8 @@ from lab.errors import LabError, Unequal
 from lab.events import TaskRun
 from lab.hold import hold
 from lab.queues import queue_keys
-from lab.stage import READY, Stage, Stages, WorkerSpec
+from lab.spec import WorkerSpec
+from lab.stage import READY, Stage, Stages
 from lab.told import Told
 from lab.waiting import wait_until
 
@@ -60,7 +61,6 @@ class Rig:
         """Run the chapter's file `name` inside a transaction; return which transactions it begins and ends in that."""
         with CaptureQueriesContext(connection) as queries:
             self.demo(name)
-        # Its name stands in the quotes of the database.
         return [re.split('["`]', query["sql"])[0].rstrip() for query in queries if "SAVEPOINT" in query["sql"]]
 
     def send(self, task: Any, count: int, first: int, **options: Any) -> None:
@@ -75,8 +75,8 @@ class Rig:
 
     @property
     def server(self) -> Any:
-        """The claim's own broker, a `lab.server.Server`, of a claim with the marker `server`."""
-        return self._stage.server
+        """The claim's own broker or database, a `Server`, of a claim with the marker `server` or `mariadb`."""
+        return getattr(self._stage.database, "server", self._stage.server)
 
     @property
     def url(self) -> str:

@@ -11,7 +11,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from lab.paths import BUILD, EXAMPLES, ROOT
+from lab.paths import BUILD, EXAMPLES, ROOT, chapters
 
 _TEMPLATE = Path(__file__).parent / "template"
 _STEM, _FILL_IN = "STEM", "Fill in"
@@ -56,7 +56,7 @@ def _write(stem: str) -> None:
     ]
     if there:
         sys.exit(f"There is a file, page, module or app {there[0]} already: choose another name than {stem!r}.")
-    last = _CHAPTERS.read_text().split()[-1]
+    last = chapters()[-1]
     for path, piece, place in _LISTS:
         files[path] = re.sub(
             place.replace(_LAST, last), piece.replace(_STEM, stem), files.get(path) or path.read_text(), count=1

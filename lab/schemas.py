@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from lab import tables
-from lab.database import migrate, put
+from lab.database import Database, migrate, put
+from lab.errors import LabError
 from lab.guard import Guard
 from lab.mariadb import Server, connected
 from lab.tables import Table
@@ -78,13 +79,27 @@ class Schemas:
 
 
 class Private(Schemas):
-    """On a server of the run's own."""
+    """On a `server` of the run's own, or of one claim's."""
 
-    def __init__(self, guard: Guard) -> None:
-        """Start it."""
-        self._server = Server(guard.folder / "mariadb", guard)
-        super().__init__(self._server.account)
+    def __init__(self, folder: Path, guard: Guard, *options: str) -> None:
+        """Start it in `folder`, with `options` of `mariadbd`."""
+        self.server = Server(folder / "mariadb", guard, *options)
+        super().__init__(self.server.account)
+
+    def take(self, other: Database) -> None:
+        """Make what is to be laid out the same as on the run's server."""
+        if not isinstance(other, Schemas):
+            raise LabError("A claim with the marker mariadb runs with --database mariadb only.")
+        self._tables = other._tables
+        with connected(self.account) as connection, connection.cursor() as cursor:
+            cursor.execute(f"CREATE DATABASE `{self.settings['NAME']}`")
+        self._lay_out(self.settings)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Django's settings for the first lane's schema."""
+        return self._settings(0)
 
     def stop(self) -> None:
         """End the server."""
-        self._server.kill()
+        self.server.kill()

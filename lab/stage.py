@@ -4,9 +4,11 @@ import contextlib
 import itertools
 import re
 import signal
+import tempfile
 import time
 from dataclasses import dataclass, field
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
 import redis
 import requests
@@ -16,7 +18,9 @@ from lab.errors import TimedOut
 from lab.events import Recorder
 from lab.queues import queue_keys
 from lab.run import Run
+from lab.schemas import Private
 from lab.server import Server
+from lab.spec import StageSpec, WorkerSpec
 from lab.waiting import wait_until
 
 # Only what is broken takes so long: a busy machine may take its time.
@@ -26,27 +30,6 @@ _REST = 1.0
 _SERVES = re.compile(r"Starting development server at (http://127\.0\.0\.1:\d+)/")
 
 _numbers = itertools.count(1)
-
-
-@dataclass(frozen=True)
-class WorkerSpec:
-    """One worker beside supervisor.conf's own: another concurrency, pool, queues, or paused until told to consume."""
-
-    concurrency: int | None = None
-    pool: str | None = None
-    queues: str | None = None
-    paused: bool = False
-    program: str = "worker"
-
-
-@dataclass(frozen=True)
-class StageSpec:
-    """What a claim needs. `fresh`: started for it alone. `server`: lines of redis.conf for a broker of its own."""
-
-    workers: tuple[WorkerSpec, ...] = (WorkerSpec(),)
-    web: bool = False
-    fresh: bool = False
-    server: tuple[tuple[str, str], ...] | None = None
 
 
 @dataclass
@@ -61,6 +44,7 @@ class Stage:
     extras: list[processes.Process] = field(default_factory=list)
     web_url: str = ""
     server: Server | None = None
+    database: Private | None = None
 
     @property
     def processes(self) -> list[processes.Process]:
@@ -87,6 +71,7 @@ class Stage:
             self.spec == spec
             and not spec.fresh
             and spec.server is None
+            and spec.mariadb is None
             and len(self.workers) == len(spec.workers)
             # A worker that was paused may have been resumed since.
             and not any(worker.paused for worker in spec.workers)
@@ -109,6 +94,8 @@ class Stages:
         self._ending: list[tuple[float, processes.Process]] = []
         self._free = list(range(run.broker.databases))
         self._servers: list[Server] = []
+        # What Django is pointed at when no claim has a database of its own.
+        self._usual: dict[str, Any] = {}
         self.current: Stage | None = None
 
     def prepare(self, spec: StageSpec) -> None:
@@ -134,10 +121,11 @@ class Stages:
             # Before it answers: where it does not, its processes are to be ended all the same.
             self.current = stage
             project.point(stage.url)
+            project.use(stage.database.settings if stage.database else self._usual)
             self._answer(stage)
         for key in stage.redis.scan_iter(match=":1:*"):
             stage.redis.delete(key)
-        self.run.database.reset()
+        (stage.database or self.run.database).reset()
         return stage
 
     def _start(self, spec: StageSpec) -> Stage:
@@ -151,8 +139,15 @@ class Stages:
         # What this process has open must not be torn by the children: they get another database's pools.
         before = app.conf.broker_url
         project.point(url)
+        database = None
+        if spec.mariadb is not None:
+            folder = Path(tempfile.mkdtemp(prefix="mariadb-", dir=self.run.folder))
+            database = Private(folder, self.run.guard, *spec.mariadb)
+            database.take(self.run.database)
+            self._usual = self._usual or project.use({})
+        used = project.use(database.settings if database else self._usual)
         client = redis.Redis.from_url(url)
-        stage = Stage(spec, url, Recorder(app, url), client, server=server)
+        stage = Stage(spec, url, Recorder(app, url), client, server=server, database=database)
         if server:
             server.recorder = stage.recorder
         for worker in spec.workers:
@@ -160,6 +155,7 @@ class Stages:
         if spec.web:
             self.add(stage, "web", ["manage.py", "runserver", "--noreload", "127.0.0.1:0"])
         project.point(before)
+        project.use(used)
         return stage
 
     def _name(self, program: str) -> str:
@@ -217,10 +213,13 @@ class Stages:
         """Tell the stage's processes to stop; they get some seconds, in the background."""
         for process in stage.processes:
             process.signal(signal.SIGTERM)
-            if stage.server and not stage.server.alive:
-                # It would try to reach its broker until it is killed.
+            if stage.database or (stage.server and not stage.server.alive):
+                # It would try to reach its broker, or its database, until it is killed.
                 process.kill()
             self._ending.append((time.monotonic() + _LINGER, process))
+        if stage.database:
+            stage.database.stop()
+            project.use(self._usual)
         stage.recorder.close()
         if self.run.broker.databases == 1 and not stage.server:
             # The only database there is must be empty before the next stage begins.

@@ -6,7 +6,8 @@ from typing import Any
 
 from lab import broker, order, run, worker_log
 from lab.events import TaskRun
-from lab.stage import Stages, StageSpec
+from lab.spec import StageSpec
+from lab.stage import Stages
 
 
 class Session:

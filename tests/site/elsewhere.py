@@ -17,7 +17,8 @@ from celery import Celery
 from lab import broker, database, project
 from lab.events import Recorder, TaskRun
 from lab.guard import Guard
-from lab.stage import Stage, StageSpec
+from lab.spec import StageSpec
+from lab.stage import Stage
 from lab.waiting import wait_until
 from tests.bed import PATIENCE
 

@@ -12,7 +12,8 @@ from multiprocessing.connection import Connection
 from typing import cast
 
 from lab.errors import LabError
-from lab.stage import Stage, Stages, WorkerSpec
+from lab.spec import WorkerSpec
+from lab.stage import Stage, Stages
 
 _fork = multiprocessing.get_context("fork")
 _PATIENCE = 60.0
