@@ -30,6 +30,8 @@ extensions = [
     "_ext.claims",
     "_ext.charts",
     "_ext.measured",
+    "_ext.load",
+    "_ext.differs",
     "_ext.guards",
     "_ext.source",
     "_ext.tables",
@@ -44,7 +46,7 @@ extensions = [
     "_ext.unclaimed",
 ]
 source_suffix = {".md": "markdown"}
-exclude_patterns = ["_ext", "measured", "recorded"]
+exclude_patterns = ["_ext", "differs", "measured", "recorded"]
 templates_path = ["docs/_templates"]
 smartquotes = False
 nitpicky = True

@@ -5,6 +5,7 @@
 # ///
 """Every job of this project. `nox -l` lists them; what follows `--` goes to the job."""
 
+import argparse
 import hashlib
 import os
 import shutil
@@ -23,34 +24,66 @@ nox.options.error_on_missing_interpreters = True
 ROOT = Path(__file__).resolve().parent
 LOCK = ROOT / "requirements.txt"
 HOME = ROOT / ".nox" / "all"
-PYTHON = HOME / "bin" / "python"
 # Where the site will be published, from whoever builds it: by hand, Read the Docs, GitLab. conf.py reads the same.
 ADDRESSES = ("SITE_URL", "READTHEDOCS_CANONICAL_URL", "CI_PAGES_URL")
 # What only `nox -s docs` needs, to make what a browser loads.
 ONLINE = ROOT / ".nox" / "online"
 ONLINE_LOCK = ROOT / "requirements-online.txt"
+# MariaDB's driver, into the environment of all. It is built where it is installed.
+DRIVER_LOCK = ROOT / "requirements-mariadb.txt"
 
 
-def environment(session: nox.Session) -> str:
-    """Return the Python of the one environment all sessions share, installing the lock first where it has changed.
+def environment(session: nox.Session, home: Path = HOME, lock: Path = LOCK) -> str:
+    """Return the Python of the environment in `home`, installing its lock first where that has changed.
 
-    A virtual environment for each session would be the same 180 packages seven times.
+    All sessions share one: one for each would be the same 180 packages seven times.
     """
-    stamp = HOME / "lock.sha256"
-    wanted = hashlib.sha256(LOCK.read_bytes() + sys.version.encode()).hexdigest()
+    stamp, python = home / "lock.sha256", str(home / "bin" / "python")
+    wanted = hashlib.sha256(lock.read_bytes() + sys.version.encode()).hexdigest()
     if not stamp.exists() or stamp.read_text() != wanted:
-        session.log(f"Installing {LOCK.name} into {HOME.relative_to(ROOT)} (once; a minute or two with pip)")
+        session.log(f"Installing {lock.name} into {home.relative_to(ROOT)} (once; a minute or two with pip)")
         stamp.unlink(missing_ok=True)
         # Without their dependencies, as the lock is whole: it leaves out mysqlclient, which needs a compiler.
-        what = ["--require-hashes", "--no-deps", "-r", str(LOCK)]
+        what = ["--require-hashes", "--no-deps", "-r", str(lock)]
         if shutil.which("uv"):
-            session.run("uv", "venv", "--quiet", "--clear", "--python", sys.executable, str(HOME), external=True)
-            session.run("uv", "pip", "install", "--quiet", "--python", str(PYTHON), *what, external=True)
+            session.run("uv", "venv", "--quiet", "--clear", "--python", sys.executable, str(home), external=True)
+            session.run("uv", "pip", "install", "--quiet", "--python", python, *what, external=True)
         else:
-            session.run(sys.executable, "-m", "venv", "--clear", str(HOME), external=True)
-            session.run(str(PYTHON), "-m", "pip", "install", "--quiet", "--progress-bar=off", *what, external=True)
+            session.run(sys.executable, "-m", "venv", "--clear", str(home), external=True)
+            session.run(python, "-m", "pip", "install", "--quiet", "--progress-bar=off", *what, external=True)
         stamp.write_text(wanted)
-    return str(PYTHON)
+    return python
+
+
+def _driver(session: nox.Session, home: Path = HOME, lock: Path = LOCK) -> None:
+    """Build MariaDB's driver; nothing else needs a compiler."""
+    python = environment(session, home, lock)
+    stamp = home / "driver.sha256"
+    wanted = hashlib.sha256(DRIVER_LOCK.read_bytes()).hexdigest()
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    session.log(f"Building what {DRIVER_LOCK.name} names (once; some seconds)")
+    # uv is in the environment of all, and unlike pip it holds what builds a package to the lock too.
+    uv = [environment(session), "-m", "uv", "pip", "install", "--python", python]
+    what = ["--require-hashes", "--no-deps", "--build-constraints", str(DRIVER_LOCK), "-r", str(DRIVER_LOCK)]
+    try:
+        session.run(*uv, *what, external=True, silent=True)
+    except nox.command.CommandFailed:
+        session.error(
+            "mysqlclient, MariaDB's driver, can't be built here: on Debian and Ubuntu install gcc, pkg-config, "
+            "python3-dev and libmariadb-dev, or leave --database away, which takes SQLite."
+        )
+    stamp.write_text(wanted)
+
+
+def _database(session: nox.Session) -> tuple[list[str], list[str]]:
+    """Return which database the job's words ask for, and its other words; build the driver where that is no SQLite."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--database", nargs="?")
+    known, rest = parser.parse_known_args(session.posargs)
+    if known.database not in (None, "sqlite"):
+        _driver(session)
+    return ["--database", known.database] if known.database else [], rest
 
 
 def run(session: nox.Session, *command: str, code: tuple[int, ...] = (0,)) -> None:
@@ -77,21 +110,39 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def examples(session: nox.Session) -> None:
-    """Run the examples on real parts and write the evidence. `-- chains`, `-- --broker embedded`, `-- -k lock`."""
-    run(session, "-m", "lab", *session.posargs)
+    """Run the examples on real parts and write the evidence. `-- chains`, `-- --broker embedded`, `-- -k lock`.
+
+    `-- --database mariadb` runs them on MariaDB instead of SQLite.
+    """
+    chosen, rest = _database(session)
+    run(session, "-m", "lab", *chosen, *rest)
 
 
 @nox.session(venv_backend="none")
 def falsify(session: nox.Session) -> None:
     """Break what each claim guards and demand that its test goes red. `-- chains`, `-- -k lock`."""
-    run(session, "-m", "lab.falsify", *session.posargs)
+    chosen, rest = _database(session)
+    run(session, "-m", "lab.falsify", *chosen, *rest)
 
 
 @nox.session(venv_backend="none", default=False)
 def mutants(session: nox.Session) -> None:
     """Change every line of the examples and demand that a claim goes red. `-- chains`, `-- settings`; resumable."""
-    run(session, "-m", "lab", "--needed")
-    run(session, "-m", "lab.mutants", *session.posargs)
+    chosen, rest = _database(session)
+    run(session, "-m", "lab", "--needed", *chosen)
+    run(session, "-m", "lab.mutants", *chosen, *rest)
+
+
+@nox.session(venv_backend="none", default=False)
+def matrix(session: nox.Session) -> None:
+    """Run every claim on the releases, pools, brokers and databases people have. `-- aa-5.0 mariadb`; resumable."""
+    locks = {lock.stem: lock for lock in sorted((ROOT / "matrix").glob("aa-*.txt"))}
+    for name in set(locks).intersection(session.posargs) or locks:
+        home = ROOT / ".nox" / "matrix" / name
+        environment(session, home, locks[name])
+        if shutil.which("mariadb_config"):
+            _driver(session, home, locks[name])
+    run(session, "-m", "lab.matrix", *session.posargs)
 
 
 @nox.session(venv_backend="none")
@@ -126,10 +177,11 @@ def docs(session: nox.Session) -> None:
 
     `-- --published` fails at once where the site's address is not known, which cards, canonical links and sitemap need.
     """
-    rest = [word for word in session.posargs if word != "--published"]
-    if rest != session.posargs and not any(map(os.environ.get, ADDRESSES)):
+    chosen, words = _database(session)
+    rest = [word for word in words if word != "--published"]
+    if rest != words and not any(map(os.environ.get, ADDRESSES)):
         session.error(f"The site can't be published without its address: set {ADDRESSES[0]} to it.")
-    run(session, "-m", "lab", "--needed")
+    run(session, "-m", "lab", "--needed", *chosen)
     if "prose" not in session.posargs:
         _pack(session)
     build = ["-m", "sphinx", "-W", "--keep-going", "-q", "-j", "auto", "-b", "html", "-c", ".", "-d", "build/doctrees"]
@@ -181,28 +233,22 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none", default=False)
+def mariadb(session: nox.Session) -> None:
+    """Test the lab on MariaDB, where that and a compiler are installed. Pytest's options."""
+    _driver(session)
+    run(session, "-m", "pytest", "-q", "tests/mariadb", *session.posargs)
+
+
+@nox.session(venv_backend="none", default=False)
+def load(session: nox.Session) -> None:
+    """Send 100,000 tasks to 1, 2 and 4 workers, count, write docs/recorded/load.json. `-- --tasks 1000`: a trial."""
+    run(session, "-m", "lab.load", *session.posargs)
+
+
+@nox.session(venv_backend="none", default=False)
 def lock(session: nox.Session) -> None:
-    """Write requirements.txt and requirements-nox.txt anew from what was chosen."""
-    python = environment(session)
-    common = ["--universal", "--python-version", "3.11", "--generate-hashes", "--quiet", "--upgrade"]
-    common += ["--custom-compile-command", "nox -s lock"]
-    scratch = Path(session.create_tmp()).resolve().relative_to(ROOT)
-    # Only imported when the database is MySQL; it has no Linux wheel.
-    (scratch / "without.txt").write_text("mysqlclient; sys_platform == 'never'\n")
-    compile_ = [python, "-m", "uv", "pip", "compile", *common]
-    session.run(
-        *compile_,
-        "--override",
-        str(scratch / "without.txt"),
-        "requirements.in",
-        "-o",
-        "requirements.txt",
-        external=True,
-    )
-    alone = ["--no-annotate", "--no-deps"]
-    session.run(*compile_, *alone, "requirements-online.in", "-o", "requirements-online.txt", external=True)
-    (scratch / "nox.in").write_text("nox==2026.10.20\n")
-    session.run(*compile_, "--no-annotate", str(scratch / "nox.in"), "-o", "requirements-nox.txt", external=True)
+    """Write every lock anew from what was chosen, and say what moved."""
+    run(session, "-m", "lab.lock")
 
 
 if __name__ == "__main__":

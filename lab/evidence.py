@@ -11,11 +11,12 @@ from typing import Any
 
 import coverage
 
-from lab import statements
-from lab.paths import EVIDENCE, EXAMPLES, ROOT, chapters
+from lab import lines, statements
+from lab.paths import EVIDENCE, EXAMPLES, RECORDED, ROOT, chapters
+from lab.paths import system as needs
 from lab.run import Run
 
-FORMAT = 5
+FORMAT = 6
 
 
 @dataclass
@@ -47,28 +48,46 @@ def sha256(path: Path) -> str:
 
 def load() -> dict[str, Any]:
     """Return the evidence on disk of the chapters that there are; an empty record where there is none."""
-    if EVIDENCE.exists():
-        found: dict[str, Any] = json.loads(EVIDENCE.read_text())
+    found = {path: read(path)["chapters"] for path in (EVIDENCE, RECORDED)}
+    # What is recorded of a chapter that is gone proves nothing.
+    there = [name for name in chapters() if name in found[home(name)]]
+    return {"format": FORMAT, "chapters": {name: found[home(name)][name] for name in there}}
+
+
+def home(chapter: str) -> Path:
+    """Return where a chapter's evidence is kept."""
+    return RECORDED if needs(chapter) else EVIDENCE
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return the record in a file; an empty one where there is none, or where it has another format."""
+    if path.exists():
+        found: dict[str, Any] = json.loads(path.read_text())
         if found.get("format") == FORMAT:
-            # What is recorded of a chapter that is gone proves nothing.
-            return {
-                **found,
-                "chapters": {name: found["chapters"][name] for name in chapters() if name in found["chapters"]},
-            }
+            return found
     return {"format": FORMAT, "chapters": {}}
 
 
-def needed(names: list[str]) -> list[str]:
-    """Return those of the chapters whose evidence is missing, not green, or of files that have changed since."""
+def needed(names: list[str], system: str = "") -> list[str]:
+    """Return those of the chapters whose evidence is missing, not green, or of files that have changed since.
+
+    Of another database too, where one, such as MariaDB, is named.
+    """
     recorded = load()["chapters"]
-    return [name for name in names if not _holds(name, recorded.get(name))]
+    return [name for name in names if not _holds(name, recorded.get(name), system)]
 
 
-def _holds(name: str, entry: dict[str, Any] | None) -> bool:
+def _holds(name: str, entry: dict[str, Any] | None, system: str) -> bool:
     if not entry or any(claim["outcome"] != "passed" for claim in entry["claims"]):
         return False
-    there = {path.relative_to(ROOT).as_posix(): sha256(path) for path in _paths(name)}
-    return there == {file: kept["sha256"] for file, kept in entry["files"].items()}
+    if system and not entry["versions"]["database"].startswith(system):
+        return False
+    return sums([name]) == {file: kept["sha256"] for file, kept in entry["files"].items()}
+
+
+def sums(names: list[str]) -> dict[str, str]:
+    """Return the SHA-256 of every file of the chapters, by its path from the root."""
+    return {path.relative_to(ROOT).as_posix(): sha256(path) for name in names for path in _paths(name)}
 
 
 def _paths(chapter: str) -> list[Path]:
@@ -76,11 +95,13 @@ def _paths(chapter: str) -> list[Path]:
     return [path for path in found if path.is_file() and "__pycache__" not in path.parts]
 
 
-def record(run: Run, claims: dict[str, list[Claim]]) -> None:
-    """Write the evidence of the chapters in `claims`, leaving the other chapters' as it is."""
+def record(run: Run, claims: dict[str, list[Claim]], began: dict[str, str]) -> None:
+    """Write the evidence of the chapters in `claims`, leaving the other chapters' as it is.
+
+    `began` is their files' `sums` from before the run: it proves nothing of a file that has changed since.
+    """
     run.lines.end()
-    lines = coverage.Coverage(data_file=str(run.folder / "all"), config_file=False, messages=False)
-    lines.combine([str(path) for path in run.folder.glob("**/lines/*")], keep=True)
+    noted = lines.read(run.folder)
     now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     fresh = {
         chapter: {
@@ -88,7 +109,7 @@ def record(run: Run, claims: dict[str, list[Claim]]) -> None:
             "versions": run.versions(),
             "seconds": round(sum(claim.seconds for claim in those), 2),
             "waiting": round(sum(claim.waiting for claim in those), 2),
-            "files": _files(chapter, lines.get_data()),
+            "files": _files(chapter, noted, began),
             "claims": [asdict(claim) for claim in those],
         }
         for chapter, those in claims.items()
@@ -97,26 +118,28 @@ def record(run: Run, claims: dict[str, list[Claim]]) -> None:
     with (EVIDENCE.parent / "evidence.lock").open("w") as lock:
         # Two runs may end at the same time.
         fcntl.flock(lock, fcntl.LOCK_EX)
-        whole = load()
-        whole["chapters"] |= fresh
-        scratch = EVIDENCE.with_suffix(f".{os.getpid()}")
-        scratch.write_text(json.dumps(whole, indent=1, sort_keys=True) + "\n")
-        scratch.replace(EVIDENCE)
+        for path in {home(name) for name in fresh}:
+            whole = read(path)
+            whole["chapters"] |= {name: entry for name, entry in fresh.items() if home(name) == path}
+            scratch = path.with_suffix(f".{os.getpid()}")
+            scratch.write_text(json.dumps(whole, indent=1, sort_keys=True) + "\n")
+            scratch.replace(path)
 
 
-def _files(chapter: str, lines: coverage.CoverageData) -> dict[str, Any]:
+def _files(chapter: str, noted: dict[str, dict[int, set[str]]], began: dict[str, str]) -> dict[str, Any]:
     reader = coverage.Coverage(data_file=None, config_file=False)
     found = {}
     for path in _paths(chapter):
-        entry: dict[str, Any] = {"sha256": sha256(path)}
+        name = path.relative_to(ROOT).as_posix()
+        entry: dict[str, Any] = {"sha256": began.get(name, "")}
         if path.suffix == ".py" and not path.name.startswith("test_"):
-            entry |= executed(chapter, path, lines.contexts_by_lineno(str(path)))
+            entry |= executed(chapter, path, noted.get(str(path), {}))
             entry["statements"] = list(reader.analysis2(str(path))[1])
-        found[path.relative_to(ROOT).as_posix()] = entry
+        found[name] = entry
     return found
 
 
-def executed(chapter: str, path: Path, contexts: dict[int, list[str]]) -> dict[str, Any]:
+def executed(chapter: str, path: Path, contexts: dict[int, set[str]]) -> dict[str, Any]:
     """Return which lines of a file each role executed, and which lines each claim of the chapter ran."""
     roles: dict[str, set[int]] = {}
     claims: dict[str, set[int]] = {}
@@ -129,7 +152,7 @@ def executed(chapter: str, path: Path, contexts: dict[int, list[str]]) -> dict[s
                 claims.setdefault(test, set()).add(line)
     ran = {test: statements.ran(path, lines) for test, lines in claims.items()}
     return {
-        "executed": {role: sorted(lines) for role, lines in sorted(roles.items())},
+        "executed": {role: sorted(statements.whole(path, lines)) for role, lines in sorted(roles.items())},
         "claims": {test: lines for test, lines in sorted(ran.items()) if lines},
     }
 

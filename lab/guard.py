@@ -2,7 +2,7 @@
 
 A run that is killed with -9 can't clean up after itself. The guard is started first, in a session of its own, with
 nothing but the standard library. It watches the run; when the run is gone, or says that it is done, the guard ends
-every process the run has registered, removes the run's folder and, on a broker that is not ours, the run's keys.
+every process the run has registered, removes the run's folder and, from what is lent to it, what the run has put there.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ from typing import IO, cast
 
 _POLL = 0.3
 _GRACE = 3.0
+_BORROWED = "borrowed-"
 
 
 class Guard:
@@ -41,17 +42,25 @@ class Guard:
         with (self.folder / "processes").open("a") as registry:
             registry.write(f"{pid} {_started(pid)}\n")
 
-    def borrow(self, url: str) -> None:
-        """Hand the keys of the database at `url` to the guard."""
-        path = self.folder / "borrowed"
-        path.touch(mode=0o600)
-        path.write_text(url)
+    def part(self, parent: int) -> None:
+        """Part this process, a fork of `parent`, from it: registered, in a session of its own."""
+        self.register(os.getpid())
+        os.setsid()
+        if os.getppid() != parent:
+            # The run was killed meanwhile, and the guard may have looked already.
+            os._exit(1)
 
-    def finish(self) -> None:
-        """Let the guard end what is left and wait until it has."""
+    def borrow(self, module: str, what: str) -> None:
+        """Hand what is lent to the guard: in the end it runs `python -m module` on a file that holds `what`."""
+        path = self.folder / f"{_BORROWED}{module}"
+        path.touch(mode=0o600)
+        path.write_text(what)
+
+    def finish(self) -> bool:
+        """Let the guard end what is left and wait until it has; return whether what was borrowed is given back."""
         with contextlib.suppress(OSError), cast(IO[bytes], self._process.stdin) as line:
             line.write(b"done")
-        self._process.wait()
+        return self._process.wait() == 0
 
 
 def _started(pid: int) -> str:
@@ -74,31 +83,28 @@ def _runs(pid: int, mark: str) -> bool:
 
 
 def _end(folder: Path) -> None:
-    groups = []
-    for line in (folder / "processes").read_text().splitlines():
-        pid, _, mark = line.partition(" ")
-        # A group outlives its leader where children were left behind; a number taken by another is not ours.
-        if _started(int(pid)) in ("", mark):
-            groups.append(int(pid))
-    # What is still there when the run is gone has nothing left to save.
-    for group in groups:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(group, signal.SIGKILL)
     until = time.monotonic() + _GRACE
-    while groups and time.monotonic() < until:
-        groups = [group for group in groups if _group_alive(group)]
+    # What is still there when the run is gone has nothing left to save. One that ends may have forked another.
+    while any([_killed(group) for group in _groups(folder)]) and time.monotonic() < until:
         time.sleep(0.05)
 
 
-def _group_alive(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except (ProcessLookupError, PermissionError):
-        return False
-    return True
+def _groups(folder: Path) -> list[int]:
+    lines = [line.partition(" ") for line in (folder / "processes").read_text().splitlines()]
+    # A group outlives its leader where children were left behind; a number taken by another is not ours.
+    return [int(pid) for pid, _, mark in lines if _started(int(pid)) in ("", mark)]
 
 
-def _main(folder: Path, run: int, parent: int) -> None:
+def _killed(group: int) -> bool:
+    """Kill a group, or the process that is about to lead it; return whether there was any."""
+    for kill in (os.killpg, os.kill):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            kill(group, signal.SIGKILL)
+            return True
+    return False
+
+
+def _main(folder: Path, run: int, parent: int) -> int:
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
     run_mark, parent_mark = _started(run), _started(parent) if parent else ""
@@ -110,13 +116,15 @@ def _main(folder: Path, run: int, parent: int) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(run, signal.SIGKILL)
             break
-    borrowed = folder / "borrowed"
     _end(folder)
-    if borrowed.exists():
+    code = 0
+    for borrowed in sorted(folder.glob(f"{_BORROWED}*")):
+        module = borrowed.name.removeprefix(_BORROWED)
         root = Path(__file__).resolve().parent.parent
-        subprocess.run([sys.executable, "-m", "lab.broker", str(borrowed)], cwd=root, check=False)
+        code |= subprocess.run([sys.executable, "-m", module, str(borrowed)], cwd=root, check=False).returncode
     shutil.rmtree(folder, ignore_errors=True)
+    return code
 
 
 if __name__ == "__main__":
-    _main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    sys.exit(_main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))

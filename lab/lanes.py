@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import psutil
 
 from lab import errors, heartbeat, project, worker_log
-from lab.broker import Broker
+from lab.broker import Broker, Watch
 from lab.guard import Guard
 from lab.lines import Lines
 from lab.run import Run
@@ -39,14 +39,20 @@ class Lane:
     `remove()`; what it printed is in `output()`.
     """
 
-    def __init__(self, standing: Run, number: int, databases: int, work: Callable[[Run], Any], *, lines: bool) -> None:
-        """Fork. `number` tells lanes of one run apart; each takes `databases` of the broker's, and notes `lines`."""
+    def __init__(
+        self, standing: Run, number: int, seat: int, databases: int, work: Callable[[Run], Any], *, lines: bool
+    ) -> None:
+        """Fork. `number` tells lanes of one run apart, and `seat` those that run at the same time.
+
+        Each takes `databases` of the broker's, and notes `lines`.
+        """
+        self.seat = seat
         self.folder = standing.folder / f"lane-{number}"
         self.folder.mkdir()
         self.began = time.monotonic()
-        self._process = _fork.Process(target=_enter, args=(standing, number, databases, self.folder, work, lines))
+        args = (standing, seat, databases, self.folder, work, lines, os.getpid())
+        self._process = _fork.Process(target=_enter, args=args)
         self._process.start()
-        standing.guard.register(cast(int, self._process.pid))
 
     @property
     def alive(self) -> bool:
@@ -81,19 +87,23 @@ class Lane:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def share(broker: Broker, number: int, databases: int) -> tuple[Broker, bool]:
-    """Return lane `number`'s part of the broker, and whether another lane has used it before."""
+def share(broker: Broker, seat: int, databases: int) -> Broker:
+    """Return the part of the broker that the lane in `seat` may use while it runs."""
     if broker.databases == 1:
-        return broker, False
-    # After some hundred lanes the first one's databases come round again; it has ended long since.
-    turn, place = divmod(number, broker.databases // databases - 1)
-    return replace(broker, first=1 + place * databases, databases=databases, server=None), turn > 0
+        return broker
+    return replace(broker, first=1 + seat * databases, databases=databases, server=None)
 
 
 def _enter(
-    standing: Run, number: int, databases: int, folder: Path, work: Callable[[Run], Any], lines_wanted: bool
+    standing: Run,
+    seat: int,
+    databases: int,
+    folder: Path,
+    work: Callable[[Run], Any],
+    lines_wanted: bool,
+    parent: int,
 ) -> None:
-    os.setsid()
+    standing.guard.part(parent)
     (folder / "lines").mkdir()
     out = os.open(folder / "output", os.O_WRONLY | os.O_CREAT)
     os.dup2(out, 1)
@@ -101,9 +111,10 @@ def _enter(
     heartbeat.start(folder)
     worker_log.capture(folder)
     lines = Lines("test", folder, wanted=lines_wanted)
-    project.move(folder)
-    broker, used = share(standing.broker, number, databases)
-    if used:
+    project.move(folder, standing.database, seat)
+    broker = share(standing.broker, seat, databases)
+    # Of a lent one the run sees to that; of its own, the lane that had the seat before has left what it left.
+    if broker is not standing.broker:
         broker.empty()
     own = replace(standing, folder=folder, broker=broker, guard=_Registry(standing.guard), lines=lines)
     result = work(own)
@@ -125,23 +136,35 @@ def each(
     """Do `works` in `count` lanes at a time; yield the index, the lane and True once for each that has ended.
 
     The lanes that run are yielded too, with False, many times a second, so that their output can be shown. A lane that
-    takes longer than `patience` seconds is ended. With `lines`, each notes what it executes of the examples.
+    takes longer than `patience` seconds is ended. With `lines`, each notes what it executes of the examples. `Gone`
+    where the broker is; no lane is left then, nor where the caller looks no further.
     """
     todo = list(enumerate(works))
     lanes: list[tuple[int, Lane]] = []
-    while todo or lanes:
-        if errors.interrupted.is_set():
-            raise KeyboardInterrupt
-        while todo and len(lanes) < count:
-            number, work = todo.pop(0)
-            lanes.append((number, Lane(standing, number, databases, work, lines=lines)))
-        for place, lane in list(lanes):
-            if lane.alive and time.monotonic() - lane.began > patience:
-                lane.end()
-            # Asked once: a lane that ends while its caller looks at it is told as ended the next time.
-            ended = not lane.alive
-            if ended:
-                lane.end()
-                lanes.remove((place, lane))
-            yield place, lane, ended
-        time.sleep(0.02)
+    with contextlib.closing(Watch(standing.broker)) as watch, contextlib.ExitStack() as ending:
+        ending.callback(_end, lanes)
+        while todo or lanes:
+            if errors.interrupted.is_set():
+                raise KeyboardInterrupt
+            watch.look()
+            while todo and len(lanes) < count:
+                number, work = todo.pop(0)
+                seat = min(set(range(count)) - {lane.seat for _, lane in lanes})
+                lanes.append((number, Lane(standing, number, seat, databases, work, lines=lines)))
+            for place, lane in list(lanes):
+                if lane.alive and time.monotonic() - lane.began > patience:
+                    lane.end()
+                # Asked once: a lane that ends while its caller looks at it is told as ended the next time.
+                ended = not lane.alive
+                if ended:
+                    # What it found without a broker is none of its finding.
+                    watch.settle()
+                    lane.end()
+                    lanes.remove((place, lane))
+                yield place, lane, ended
+            time.sleep(0.02)
+
+
+def _end(lanes: list[tuple[int, Lane]]) -> None:
+    for _, lane in lanes:
+        lane.end()

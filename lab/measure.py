@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from lab import broker, evidence, project
+from lab import address, broker, evidence, project
 from lab.errors import LabError, told
 from lab.guard import Guard
 from lab.paths import ROOT
@@ -54,7 +54,7 @@ def cold_start() -> float:
     try:
         from celery import Celery
 
-        app = Celery(broker=server.database(0))
+        app = Celery(broker=address.for_celery(server.database(0)))
         wait_until(lambda: app.control.ping(timeout=0.2, limit=1) or worker.poll() is not None, _PATIENCE, "a pong")
         if worker.poll() is not None:
             raise LabError(f"The worker did not start; it printed:\n{(folder / 'worker.log').read_text()[-2000:]}")

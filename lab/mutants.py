@@ -22,6 +22,7 @@ from lab.mutation import changes
 from lab.options import Parser
 from lab.overlay import celery_settings, lay_over, own_settings, set_celery_settings, set_settings
 from lab.paths import BUILD, EXAMPLES, chapters
+from lab.paths import system as needs
 from lab.plugin import UNMEASURED
 from lab.score import KILLED, SURVIVED, UNLOADABLE, VOID, Mutant, Outcome, Record
 from lab.source import left_out
@@ -42,17 +43,23 @@ def main(argv: list[str]) -> int:
     """Run the mutants of the chapters in `argv` (all and the settings', if none); 0 when enough are killed."""
     parser = Parser("mutants", __doc__, [*chapters(), SETTINGS])
     parser.add_argument("--survivors", action="store_true", help="only those that survived when they were last run")
+    parser.take_database()
     known, names, _ = parser.take(argv)
-    stale = evidence.needed(chapters() if SETTINGS in names else names)
+    stale = evidence.needed(_anywhere() if SETTINGS in names else names)
     if stale:
         raise LabError(f"The claims of {', '.join(stale)} are not proven as they are: run nox -s examples.")
     record = Record(names)
-    with run.standing(broker.own()) as standing:
+    with run.standing(broker.own(), known.database) as standing:
         mutants = [mutant for name in names for mutant in _mutants(name)]
         if known.survivors:
             mutants = [mutant for mutant in mutants if record.survived(mutant)]
         _run(standing, record, mutants)
     return _report(record, mutants, whole=not known.survivors)
+
+
+def _anywhere() -> list[str]:
+    """Return the chapters that run on any database."""
+    return [name for name in chapters() if not needs(name)]
 
 
 def _mutants(name: str) -> list[Mutant]:
@@ -146,7 +153,7 @@ def _change(mutant: Mutant, folder: Path) -> None:
         set_settings(mutant.change.apply(own_settings()), {})
     else:
         lay_over(mutant.chapter, folder, mutant.file, mutant.change.apply)
-        module = mutant.file.removesuffix(".py")
+        module = mutant.file.removesuffix(".py").replace("/", ".")
         if mutant.file.endswith(".py") and not module.startswith("demo") and module != "local":
             importlib.import_module(f"{mutant.chapter}.{module}")
 
@@ -155,9 +162,9 @@ def _tests(mutant: Mutant) -> list[str]:
     """Return the claims that may notice the mutant, the likeliest and quickest first."""
     recorded = evidence.load()["chapters"]
     if mutant.chapter == SETTINGS:
-        named = {(name, claim["test"]): claim for name in chapters() for claim in recorded[name]["claims"]}
+        named = {(name, claim["test"]): claim for name in _anywhere() for claim in recorded[name]["claims"]}
         words = set(_NAME.findall(mutant.code))
-        sources = {name: _functions(name) for name in chapters()}
+        sources = {name: _functions(name) for name in _anywhere()}
 
         def unlikely(key: tuple[str, str]) -> tuple[int, float]:
             return -len(words.intersection(_NAME.findall(sources[key[0]][key[1]]))), named[key]["seconds"]

@@ -203,8 +203,7 @@ def _unwrapped(source: Source, node: ast.With | ast.Try) -> Iterator[Change]:
     body, _ = source.span(node.body[0])
     _, behind = source.span(node.body[-1])
     head, last = source.span(node)
-    header = source.raw[head:body].decode()
-    indent = header[header.rindex(":") + 1 :]
+    indent = "\n" + " " * node.body[0].col_offset
     kept = source.raw[body:behind].decode()
     yield source.change(
         f"{type(node).__name__.lower()} unwrapped", node, f"if True:{indent}{kept}", start=head, end=last

@@ -3,7 +3,9 @@
 import argparse
 from typing import NoReturn
 
+from lab.database import system
 from lab.errors import LabError
+from lab.paths import system as needs
 
 
 class Parser(argparse.ArgumentParser):
@@ -21,6 +23,16 @@ class Parser(argparse.ArgumentParser):
         """Let claims be chosen with `-k`."""
         self.add_argument("-k", metavar="EXPRESSION", default="", help="only the claims that pytest's -k would choose")
 
+    def take_database(self) -> None:
+        """Let the database be chosen with `--database`."""
+        self.add_argument(
+            "--database", metavar="sqlite|mariadb|URL", help="which database to use; SQLite, if not given"
+        )
+
+    def take_pool(self) -> None:
+        """Let the pool of the workers be chosen with `--pool`."""
+        self.add_argument("--pool", choices=["threads", "prefork"], help="which pool; Alliance Auth's, if not given")
+
     def take(self, argv: list[str], *, passed_on: bool = False) -> tuple[argparse.Namespace, list[str], list[str]]:
         """Return the options, the chapters and, if they may be `passed_on`, the options that are unknown here."""
         known, others = self.parse_known_args(argv)
@@ -31,7 +43,16 @@ class Parser(argparse.ArgumentParser):
                 raise LabError(f"There is no chapter {word!r}: name one of {', '.join(self._names)}.")
         if unknown and not passed_on:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
-        return known, list(dict.fromkeys(words)) or self._names, unknown
+        return known, self._fitting(list(dict.fromkeys(words)), getattr(known, "database", None)), unknown
+
+    def _fitting(self, asked: list[str], kind: str | None) -> list[str]:
+        """Return the chapters that are asked for, or all that the database of this kind has a say in."""
+        other = [name for name in asked or self._names if needs(name) not in ("", system(kind))]
+        if other and asked:
+            raise LabError(f"The chapter {other[0]!r} needs {needs(other[0])}: add --database mariadb.")
+        if other:
+            print(f"Left out: {', '.join(other)}, which needs {needs(other[0])}: --database mariadb has it run too.")
+        return asked or [name for name in self._names if name not in other]
 
     def error(self, message: str) -> NoReturn:
         """Raise the message as one sentence."""

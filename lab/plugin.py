@@ -10,12 +10,15 @@ from _pytest.runner import runtestprotocol
 from lab import events, evidence
 from lab.rig import Rig
 from lab.run import Run
-from lab.stage import Stages, StageSpec, WorkerSpec
+from lab.spec import StageSpec, WorkerSpec
+from lab.stage import Stages
 
 _MARKERS = (
-    "workers(*specs): the workers a claim needs, each a dict of lab.stage.WorkerSpec; none given: no worker",
+    "workers(*specs): the workers a claim needs, each a dict of lab.spec.WorkerSpec; none given: no worker",
     "web: the claim needs the web server",
     "fresh: the claim's workers are started for it alone",
+    "server(**options): the claim's broker is a server for it alone, with these lines of redis.conf",
+    "mariadb(*options): the claim's database is a MariaDB for it alone, with these options of `mariadbd`",
     "timed(tolerance): time itself is the claim; a measurement during which the machine kept a process of the claim "
     "from working for more than `tolerance` seconds is void, green or red alike, and taken again",
     "broken_by(red, file=, old=, new=, conf=): a break of an example's file or of Celery's settings that must turn "
@@ -34,12 +37,15 @@ _REMEDY = "End what else keeps this machine busy, and run again."
 
 def stage_spec(item: pytest.Item) -> StageSpec:
     """Return what a claim's markers ask for."""
-    marker = item.get_closest_marker("workers")
+    marker, server = item.get_closest_marker("workers"), item.get_closest_marker("server")
+    mariadb = item.get_closest_marker("mariadb")
     workers = tuple(WorkerSpec(**spec) for spec in marker.args) if marker else (WorkerSpec(),)
     return StageSpec(
         workers,
         web=item.get_closest_marker("web") is not None,
         fresh=item.get_closest_marker("fresh") is not None,
+        server=tuple(server.kwargs.items()) if server else None,
+        mariadb=mariadb.args if mariadb else None,
     )
 
 

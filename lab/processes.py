@@ -13,10 +13,11 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import psutil
 
+from lab.errors import LabError
 from lab.guard import Guard
 from lab.lines import Lines
 
@@ -27,14 +28,15 @@ class Process:
     """A forked process in a session of its own. Attributes: `name`, `argv`, `pid`, `log` (path of its output)."""
 
     def __init__(self, role: str, name: str, argv: list[str], folder: Path, guard: Guard) -> None:
-        """Fork and run `argv` (`celery …` or `manage.py …`). Closes this thread's database connections."""
+        """Fork and run `argv` (`celery …`, `manage.py …` or `pytest …`). Closes this thread's database connections."""
         from django.db import connections
 
         self.name = name
         self.argv = argv
         self.log = folder / "logs" / f"{name}.log"
         self.log.parent.mkdir(exist_ok=True)
-        self._process = _fork.Process(target=_child, args=(role, argv, self.log, folder), name=name)
+        args = (role, argv, self.log, folder, guard, os.getpid())
+        self._process = _fork.Process(target=_child, args=args, name=name)
         # SQLite's connections must not go through a fork. A child that keeps one, if only until its garbage is
         # collected, reads the database as it was then.
         connections.close_all()
@@ -43,7 +45,6 @@ class Process:
         gc.freeze()
         self._process.start()
         self.pid = cast(int, self._process.pid)
-        guard.register(self.pid)
 
     @property
     def node(self) -> str:
@@ -60,6 +61,11 @@ class Process:
         """The exit code, negative for a signal, None while it runs."""
         return self._process.exitcode
 
+    def see_alive(self) -> None:
+        """Raise `LabError`, with the last of what it printed, where the process has ended."""
+        if not self.alive:
+            raise LabError(f"{self.name} ended with {self.exitcode}; what it printed:\n{self.output()[-2000:]}")
+
     def signal(self, number: int) -> None:
         """Send a signal to the process alone, if it still runs."""
         # Once it has ended and been waited for, its number may be another's: a busy machine soon comes round.
@@ -69,7 +75,10 @@ class Process:
     def kill(self) -> None:
         """End the process, if it still runs, and all its children with -9, and wait for it."""
         if self.alive:
-            os.killpg(self.pid, signal.SIGKILL)
+            # One that was forked a moment ago leads no group yet.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+            self._process.kill()
         self._process.join()
 
     def join(self, timeout: float) -> bool:
@@ -82,8 +91,8 @@ class Process:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
 
-def _child(role: str, argv: list[str], log: Path, folder: Path) -> None:
-    os.setsid()
+def _child(role: str, argv: list[str], log: Path, folder: Path, guard: Guard, parent: int) -> None:
+    guard.part(parent)
     sink = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(sink, 1)
@@ -97,6 +106,9 @@ def _child(role: str, argv: list[str], log: Path, folder: Path) -> None:
     sys.argv = list(argv)
     lines = Lines(role, folder, wanted=Lines.noted())
     lines.listen()
+    if role == "suite":
+        # It runs for the claim at hand alone, and may take nothing up.
+        lines.follow()
 
     import logging
 
@@ -105,10 +117,29 @@ def _child(role: str, argv: list[str], log: Path, folder: Path) -> None:
 
     logging.getLogger().handlers.clear()
     configure_logging(settings.LOGGING_CONFIG, settings.LOGGING)
+    _send_each_event()
     try:
         _entry(argv)()
     finally:
         lines.end()
+
+
+def _send_each_event() -> None:
+    """Let a worker send each event by itself, where it would lose some of those that it collects.
+
+    Before 5.7, Celery forgot those that its threads added while it sent the others (`EventDispatcher.flush`).
+    """
+    import celery
+    from celery.events.dispatcher import EventDispatcher
+
+    if celery.VERSION[:2] < (5, 7):
+        begin = EventDispatcher.__init__
+
+        def without_buffer(self: EventDispatcher, *args: Any, **options: Any) -> None:
+            begin(self, *args, **{**options, "buffer_group": None})
+
+        # Mypy would not have it assigned.
+        setattr(EventDispatcher, "__init__", without_buffer)  # noqa: B010
 
 
 def _entry(argv: list[str]) -> Callable[[], object]:
@@ -116,6 +147,12 @@ def _entry(argv: list[str]) -> Callable[[], object]:
         from celery.__main__ import main
 
         return lambda: main()
+    if argv[0] == "pytest":
+        import pytest
+
+        # Pytest would load files of tests in a way of its own, without noting their lines.
+        sys.argv.append("--assert=plain")
+        return lambda: sys.exit(pytest.console_main())
     from django.core.management import execute_from_command_line
 
     return lambda: execute_from_command_line(argv)

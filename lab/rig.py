@@ -5,7 +5,6 @@ import importlib
 import io
 import os
 import re
-import runpy
 import signal
 import socket
 import time
@@ -18,12 +17,12 @@ from celery import current_app
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from lab import figure, heartbeat, processes, project
+from lab import figure, heartbeat, lines, processes, project, spec
 from lab.errors import LabError, Unequal
 from lab.events import TaskRun
 from lab.hold import hold
 from lab.queues import queue_keys
-from lab.stage import Stage, Stages, WorkerSpec
+from lab.stage import READY, Stage, Stages
 from lab.told import Told
 from lab.waiting import wait_until
 
@@ -33,9 +32,7 @@ class Rig:
 
     def __init__(self, stages: Stages, stage: Stage, chapter: str) -> None:
         """Stand on `stage`, for a claim of `chapter`."""
-        self._stages = stages
-        self._chapter = chapter
-        self._stage = stage
+        self._stages, self._stage, self._chapter = stages, stage, chapter
         self.charts: dict[str, Any] = {}
         self._stopped: list[processes.Process] = []
         self._logs = {path: path.stat().st_size for path in project.log_folder().glob("*.log")}
@@ -48,7 +45,7 @@ class Rig:
         """Run the chapter's file `name`, a script of calls, and return its names; `given` are there before it runs."""
         (folder,) = importlib.import_module(self._chapter).__path__
         with self._told.noted(name):
-            return runpy.run_path(str(Path(folder) / name), init_globals=given)
+            return lines.run(Path(folder) / name, {"__name__": "<demo>", **given})
 
     def prints(self, name: str, wanted: str) -> dict[str, Any]:
         """Run the chapter's file `name` as `demo` does, and demand that it prints `wanted`."""
@@ -59,10 +56,10 @@ class Rig:
         return names
 
     def savepoints(self, name: str) -> list[str]:
-        """Run the chapter's file `name` inside a transaction; return which transactions it begins and ends in that."""
+        """Run the chapter's file `name` inside a transaction; return how it begins and ends others, without names."""
         with CaptureQueriesContext(connection) as queries:
             self.demo(name)
-        return [query["sql"].partition(' "')[0] for query in queries if "SAVEPOINT" in query["sql"]]
+        return [re.split('["`]', query["sql"])[0].rstrip() for query in queries if "SAVEPOINT" in query["sql"]]
 
     def send(self, task: Any, count: int, first: int, **options: Any) -> None:
         """Start `task` for `count` ids, from `first` on, each with the options of `apply_async` that are given."""
@@ -73,6 +70,11 @@ class Rig:
     def redis(self) -> Any:
         """A redis-py client on the broker's database."""
         return self._stage.redis
+
+    @property
+    def server(self) -> Any:
+        """The claim's own broker or database, a `Server`, of a claim with the marker `server` or `mariadb`."""
+        return getattr(self._stage.database, "server", self._stage.server)
 
     @property
     def url(self) -> str:
@@ -96,19 +98,13 @@ class Rig:
         return self._stage.recorder.runs(name)
 
     def wait(self, condition: Callable[[], Any], what: str, timeout: float = 10.0) -> Any:
-        """Wait until `condition()` is true and return its value; a failure that names `what` after `timeout` s.
-
-        They count from the last event, as `lab.events.Recorder.wait` says.
-        """
+        """Wait until `condition()` is true, return its value; fail `timeout` s after the last event, naming `what`."""
         return self._stage.recorder.wait(condition, timeout, what)
 
     def finished(
         self, name: str | None = None, count: int = 1, timeout: float = 10.0, after: str = ""
     ) -> list[TaskRun]:
-        """Wait until `count` tasks called `name` have ended, in whatever way, and return those that did.
-
-        The chapter's file `after` is run first, where one is named.
-        """
+        """Run the chapter's file `after`, if any; return the tasks called `name` that ended, once they are `count`."""
         if after:
             self.demo(after)
         return self._stage.recorder.those(count, name, lambda run: run.over, "end", timeout)
@@ -131,8 +127,7 @@ class Rig:
     def refused(self, *, cache: bool) -> Iterator[None]:
         """Let Alliance Auth's broker, and with `cache` its cache too, refuse this process while the context lasts."""
         with socket.socket() as nobody, contextlib.ExitStack() as after:
-            # Taken, but not listened at.
-            nobody.bind(("127.0.0.1", 0))
+            nobody.bind(("127.0.0.1", 0))  # Taken, but not listened at.
             nowhere = f"redis://127.0.0.1:{nobody.getsockname()[1]}/0"
             after.callback(project.point, self._stage.url)
             project.point(nowhere, nowhere if cache else self._stage.url)
@@ -141,13 +136,11 @@ class Rig:
     def settle(self, timeout: float = 10.0, after: str = "") -> list[TaskRun]:
         """Wait until all that was sent has ended and nothing waits in the broker; return every task seen.
 
-        A task's end is told after its chain's next link and its callbacks were sent, so what has not been sent by
-        then never will be. The chapter's file `after` is run first, where one is named.
+        A task's end is told after all that it sends. The chapter's file `after` is run first, where one is named.
         """
         if after:
             self.demo(after)
-
-        self.wait(lambda: all(run.over for run in self._stage.recorder.runs()) and self._stage.idle(), "quiet", timeout)
+        self.wait(self._stage.quiet, "quiet", timeout)
         return self.runs()
 
     def waiting(self) -> dict[str, int]:
@@ -156,8 +149,7 @@ class Rig:
 
     def resume(self, worker: int | None = None) -> None:
         """Let the workers that were started paused, or one of them, consume the queue `celery`."""
-        chosen = self.workers if worker is None else [self.workers[worker]]
-        nodes = [process.node for process in chosen]
+        nodes = [process.node for process in (self.workers if worker is None else [self.workers[worker]])]
         replies = current_app.control.add_consumer(
             "celery", destination=nodes, reply=True, timeout=60, limit=len(nodes)
         )
@@ -169,17 +161,26 @@ class Rig:
                 if client["cmd"] == "brpop" and client["db"] == str(self.redis.get_connection_kwargs()["db"]):
                     self.redis.client_unblock(int(client["id"]))
 
-    def start_worker(self, **spec: Any) -> processes.Process:
-        """Start another worker (see the `workers` marker for `spec`) and wait until it answers."""
+    def start_worker(self, **wanted: Any) -> processes.Process:
+        """Start another worker (see the `workers` marker for `wanted`) and wait until it answers."""
         project.point(self._stage.url)
-        process = self._stages.add_worker(self._stage, WorkerSpec(**spec))
+        process = self._stages.add_worker(self._stage, spec.WorkerSpec(**wanted))
         self._stages.wait_for(process)
         return process
 
+    def start(self, *argv: str, role: str = "suite") -> processes.Process:
+        """Start `celery …`, `manage.py …` or `pytest …` in a process of its own, with the settings as they are here."""
+        project.point(self._stage.url)
+        return self._stages.add(self._stage, role, list(argv))
+
     def start_beat(self) -> processes.Process:
         """Start beat as supervisor.conf does."""
-        project.point(self._stage.url)
-        return self._stages.add_beat(self._stage)
+        return self.start(*project.command(self._stages.run.project, "beat"), role="beat")
+
+    def run(self, *argv: str) -> processes.Process:
+        """Start `argv` as `start` does, and wait for its end."""
+        self._gone(process := self.start(*argv), READY)
+        return process
 
     def kill(self, process: processes.Process) -> None:
         """End a process and its children with -9."""
@@ -189,10 +190,10 @@ class Rig:
     def stop(self, process: processes.Process, timeout: float = 60.0) -> None:
         """End a process the way supervisor does, with SIGTERM, and wait for it."""
         process.signal(signal.SIGTERM)
-        wait_until(lambda: not process.alive, timeout, f"the end of {process.name}")
-        self._gone(process)
+        self._gone(process, timeout)
 
-    def _gone(self, process: processes.Process) -> None:
+    def _gone(self, process: processes.Process, timeout: float = 60.0) -> None:
+        wait_until(lambda: not process.alive, timeout, f"the end of {process.name}")
         if process in self._stage.extras:
             # Without it the stage is what the claim was given, and the next one can stand on it.
             self._stage.extras.remove(process)
@@ -221,8 +222,8 @@ class Rig:
 
     def late(self) -> float:
         """Return by how many seconds, at most, the machine kept a process of the claim from working so far."""
-        groups = {process.pid for process in [*self._stage.processes, *self._stopped]}
-        return heartbeat.late(self._stages.run.folder, self._began, {os.getpgrp(), *groups})
+        groups = {os.getpgrp(), *(process.pid for process in [*self._stage.processes, *self._stopped])}
+        return heartbeat.late(self._stages.run.folder, self._began, groups)
 
     def chart(
         self, name: str, kind: str, rows: Sequence[Sequence[Any]], values: Mapping[str, int | str], **more: Any

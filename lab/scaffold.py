@@ -11,17 +11,18 @@ import shutil
 import sys
 from pathlib import Path
 
-from lab.paths import BUILD, EXAMPLES, ROOT
+from lab.paths import BUILD, EXAMPLES, ROOT, chapters
 
 _TEMPLATE = Path(__file__).parent / "template"
 _STEM, _FILL_IN = "STEM", "Fill in"
 _ENTRY = f"[{_FILL_IN} the question of {_STEM}]({_STEM}.md)\n: {_FILL_IN} what the page tells, in a line.\n\n"
 _CHAPTERS, _INDEX = EXAMPLES / "CHAPTERS", ROOT / "docs" / "index.md"
-# What comes into which file, and where: behind all, above the first toctree, at its end.
+# What comes into which file, and where: behind all, above the toctree that has the last chapter, behind that chapter.
+_LAST = "LAST"
 _LISTS = (
     (_CHAPTERS, f"{_STEM}\n", r"\Z"),
-    (_INDEX, _ENTRY, r"(?m)^(?=```\{toctree\}$)"),
-    (_INDEX, f"{_STEM}\n", r"(?m)^(?=```$)"),
+    (_INDEX, _ENTRY, rf"(?m)^(?=```\{{toctree\}}\n(?:(?!```).*\n)*{_LAST}$)"),
+    (_INDEX, f"{_STEM}\n", rf"(?m)(?<=^{_LAST}\n)"),
 )
 # Alliance Auth's project, what `nox -s mutants` calls its settings, the examples' conftest, pages that Sphinx makes.
 _OURS = {"myauth", "settings", "conftest", "search", "genindex"}
@@ -55,8 +56,11 @@ def _write(stem: str) -> None:
     ]
     if there:
         sys.exit(f"There is a file, page, module or app {there[0]} already: choose another name than {stem!r}.")
+    last = chapters()[-1]
     for path, piece, place in _LISTS:
-        files[path] = re.sub(place, piece.replace(_STEM, stem), files.get(path) or path.read_text(), count=1)
+        files[path] = re.sub(
+            place.replace(_LAST, last), piece.replace(_STEM, stem), files.get(path) or path.read_text(), count=1
+        )
     for path, text in files.items():
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)

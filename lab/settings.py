@@ -4,9 +4,12 @@ What a chapter asks its reader to add to `local.py` stands in the chapter's own 
 """
 
 import os
+from pathlib import Path
 
 from myauth.settings.local import *  # noqa: F403
 
+from lab import database, lines
+from lab.address import for_celery
 from lab.paths import EXAMPLES, chapters
 
 DEBUG = True
@@ -17,20 +20,9 @@ ESI_USER_CONTACT_EMAIL = "lab@example.com"
 ANALYTICS_DISABLED = True
 SECRET_KEY = os.environ["LAB_SECRET_KEY"]
 
-DATABASES = {
-    "default": {
-        "ENGINE": "django.db.backends.sqlite3",
-        "NAME": os.environ["LAB_DATABASE"],
-        "OPTIONS": {
-            "timeout": 20,
-            "transaction_mode": "IMMEDIATE",
-            # What a run leaves in its database need not outlive a power cut, and no claim shall wait for a disk.
-            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF;",
-        },
-    }
-}
-BROKER_URL = os.environ["LAB_BROKER_URL"]
-CACHES["default"]["LOCATION"] = BROKER_URL  # noqa: F405
+DATABASES = {"default": database.settings(Path(os.environ["LAB_DATABASE"]))}
+BROKER_URL = for_celery(os.environ["LAB_BROKER_URL"])
+CACHES["default"]["LOCATION"] = os.environ["LAB_BROKER_URL"]  # noqa: F405
 
 # Celery's own event stream is what claims and figures are made from.
 CELERY_SEND_EVENTS = True
@@ -42,4 +34,4 @@ for _chapter in chapters():
         continue
     INSTALLED_APPS.append(_chapter)  # noqa: F405
     if (_app / "local.py").exists():
-        exec(compile((_app / "local.py").read_bytes(), str(_app / "local.py"), "exec"))  # noqa: S102
+        lines.run(_app / "local.py", globals())

@@ -6,45 +6,27 @@ import re
 import signal
 import time
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import redis
 import requests
 
-from lab import broker, processes, project
-from lab.errors import LabError, TimedOut
+from lab import address, lent_broker, processes, project
+from lab.errors import LabError
 from lab.events import Recorder
 from lab.queues import queue_keys
 from lab.run import Run
+from lab.schemas import Private
+from lab.server import Server
+from lab.spec import StageSpec, WorkerSpec
 from lab.waiting import wait_until
 
 # Only what is broken takes so long: a busy machine may take its time.
 READY = 120.0
 _LINGER = 30.0
-_REST = 1.0
 _SERVES = re.compile(r"Starting development server at (http://127\.0\.0\.1:\d+)/")
 
 _numbers = itertools.count(1)
-
-
-@dataclass(frozen=True)
-class WorkerSpec:
-    """One worker beside supervisor.conf's own: another concurrency, pool, queues, or paused until told to consume."""
-
-    concurrency: int | None = None
-    pool: str | None = None
-    queues: str | None = None
-    paused: bool = False
-    program: str = "worker"
-
-
-@dataclass(frozen=True)
-class StageSpec:
-    """What a claim needs. `fresh`: started for this claim alone."""
-
-    workers: tuple[WorkerSpec, ...] = (WorkerSpec(),)
-    web: bool = False
-    fresh: bool = False
 
 
 @dataclass
@@ -58,6 +40,8 @@ class Stage:
     workers: list[processes.Process] = field(default_factory=list)
     extras: list[processes.Process] = field(default_factory=list)
     web_url: str = ""
+    server: Server | None = None
+    database: Private | None = None
 
     @property
     def processes(self) -> list[processes.Process]:
@@ -68,21 +52,22 @@ class Stage:
         """Whether nothing waits and no worker holds a message."""
         return not self.redis.hlen("unacked") and not any(map(self.redis.llen, queue_keys(self.redis)))
 
-    def at_rest(self) -> bool:
-        """Whether no task is left that runs; one that does gets a moment to end."""
-
-        def ended() -> bool:
-            return all(run.started is None or run.ended is not None for run in self.recorder.runs())
-
-        with contextlib.suppress(TimedOut):
-            return bool(self.recorder.wait(ended, _REST, "the end of what still runs"))
-        return False
+    def quiet(self) -> bool:
+        """Whether all that was sent has ended."""
+        if not self.idle():
+            return False
+        # Only now: what was sent just before may have been told after the last look, and be in a worker's hands, where
+        # Redis has nothing of it.
+        self.recorder.pump()
+        return all(run.over for run in self.recorder.runs())
 
     def reusable(self, spec: StageSpec) -> bool:
         """Whether a claim that asks for `spec` can stand on this stage after the last claim."""
         return (
             self.spec == spec
             and not spec.fresh
+            and spec.server is None
+            and spec.mariadb is None
             and len(self.workers) == len(spec.workers)
             # A worker that was paused may have been resumed since.
             and not any(worker.paused for worker in spec.workers)
@@ -91,13 +76,8 @@ class Stage:
             and all(process.alive for process in self.processes)
             and self.idle()
             # Its last lines would count for the next claim.
-            and self.at_rest()
+            and self.recorder.at_rest()
         )
-
-
-def _see_alive(process: processes.Process) -> None:
-    if not process.alive:
-        raise LabError(f"{process.name} ended with {process.exitcode}; what it printed:\n{process.output()[-2000:]}")
 
 
 class Stages:
@@ -109,11 +89,15 @@ class Stages:
         self._ready: list[Stage] = []
         self._ending: list[tuple[float, processes.Process]] = []
         self._free = list(range(run.broker.databases))
+        self._servers: list[Server] = []
+        # What Django is pointed at when no claim has a database of its own.
+        self._usual: dict[str, Any] = {}
         self.current: Stage | None = None
 
     def prepare(self, spec: StageSpec) -> None:
-        """Start what `spec` asks for, without waiting."""
-        self._ready.append(self._start(spec))
+        """Start what `spec` asks for, without waiting; what can't be had is told when it is taken."""
+        with contextlib.suppress(LabError):
+            self._ready.append(self._start(spec))
 
     def prepared(self) -> list[StageSpec]:
         """Return what was prepared and not taken yet."""
@@ -134,28 +118,43 @@ class Stages:
             # Before it answers: where it does not, its processes are to be ended all the same.
             self.current = stage
             project.point(stage.url)
+            project.use(stage.database.settings if stage.database else self._usual)
             self._answer(stage)
         for key in stage.redis.scan_iter(match=":1:*"):
             stage.redis.delete(key)
-        project.reset_database()
+        (stage.database or self.run.database).reset()
         return stage
 
     def _start(self, spec: StageSpec) -> Stage:
         from myauth.celery import app
 
-        number = self._free.pop(0)
-        url = self.run.broker.database(number)
+        # Asked first: of a stage that can't be, nothing is started.
+        for worker in spec.workers:
+            project.command(self.run.project, worker.program)
+        server = None
+        if spec.server is not None:
+            server = Server(self.run.broker.program, self.run.folder, self.run.guard, dict(spec.server))
+            self._servers.append(server)
+        url = server.url if server else self.run.broker.database(self._free.pop(0))
         # What this process has open must not be torn by the children: they get another database's pools.
-        before = app.conf.broker_url
+        before = address.normal(app.conf.broker_url)
         project.point(url)
+        database = None
+        if spec.mariadb is not None:
+            database = Private(self.run.folder, self.run.guard, *spec.mariadb)
+            database.take(self.run.database)
+            self._usual = self._usual or project.use({})
+        used = project.use(database.settings if database else self._usual)
         client = redis.Redis.from_url(url)
-        stage = Stage(spec, url, Recorder(app, url), client)
+        stage = Stage(spec, url, Recorder(app, url), client, server=server, database=database)
+        if server:
+            server.recorder = stage.recorder
         for worker in spec.workers:
             self.add_worker(stage, worker)
         if spec.web:
-            argv = ["manage.py", "runserver", "--noreload", "127.0.0.1:0"]
-            stage.extras.append(processes.Process("web", self._name("web"), argv, self.run.folder, self.run.guard))
+            self.add(stage, "web", ["manage.py", "runserver", "--noreload", "127.0.0.1:0"])
         project.point(before)
+        project.use(used)
         return stage
 
     def _name(self, program: str) -> str:
@@ -179,10 +178,9 @@ class Stages:
         stage.workers.append(process)
         return process
 
-    def add_beat(self, stage: Stage) -> processes.Process:
-        """Start beat on `stage`, with the command line of supervisor.conf."""
-        argv = project.command(self.run.project, "beat")
-        process = processes.Process("beat", self._name("beat"), argv, self.run.folder, self.run.guard)
+    def add(self, stage: Stage, role: str, argv: list[str]) -> processes.Process:
+        """Start `argv`, which is no worker, on `stage`."""
+        process = processes.Process(role, self._name(role), argv, self.run.folder, self.run.guard)
         stage.extras.append(process)
         return process
 
@@ -193,7 +191,7 @@ class Stages:
             web = stage.extras[0]
 
             def address() -> re.Match[str] | None:
-                _see_alive(web)
+                web.see_alive()
                 return _SERVES.search(web.output())
 
             stage.web_url = cast(re.Match[str], wait_until(address, READY, "the web server's start"))[1]
@@ -205,7 +203,7 @@ class Stages:
         from myauth.celery import app
 
         def answers() -> bool:
-            _see_alive(worker)
+            worker.see_alive()
             return bool(app.control.ping(destination=[worker.node], timeout=0.25, limit=1))
 
         wait_until(answers, READY, f"a pong of {worker.node}")
@@ -214,12 +212,18 @@ class Stages:
         """Tell the stage's processes to stop; they get some seconds, in the background."""
         for process in stage.processes:
             process.signal(signal.SIGTERM)
+            if stage.database or (stage.server and not stage.server.alive):
+                # It would try to reach its broker, or its database, until it is killed.
+                process.kill()
             self._ending.append((time.monotonic() + _LINGER, process))
+        if stage.database:
+            stage.database.stop()
+            project.use(self._usual)
         stage.recorder.close()
-        if self.run.broker.databases == 1:
+        if self.run.broker.databases == 1 and not stage.server:
             # The only database there is must be empty before the next stage begins.
             self._reap(all_of_them=True)
-            broker.wipe(stage.redis)
+            lent_broker.wipe(stage.redis)
             self._free.append(0)
         stage.redis.close()
 
@@ -240,3 +244,5 @@ class Stages:
             self.end(stage)
         self._ready, self.current = [], None
         self._reap(all_of_them=True)
+        for server in self._servers:
+            server.stop()

@@ -11,14 +11,20 @@ def ran(path: Path, executed: set[int]) -> list[int]:
     whichever claim happens to be the first: it counts for none, but in scripts of calls, `demo*.py`, which each claim
     that uses them runs from their first line to their last.
     """
+    found = whole(path, executed)
     tree = ast.parse(path.read_text())
-    found = set(executed)
-    for statement in ast.walk(tree):
-        if isinstance(statement, ast.stmt) and executed.intersection(own_lines(statement)):
-            found.update(own_lines(statement))
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     inside = {line for node in functions for line in range(_first(node.body[0]), (node.end_lineno or node.lineno) + 1)}
     return sorted(found if path.stem.startswith("demo") else found & inside)
+
+
+def whole(path: Path, executed: set[int]) -> set[int]:
+    """Return the lines of each statement of which a line was `executed`."""
+    found = set(executed)
+    for statement in ast.walk(ast.parse(path.read_text())):
+        if isinstance(statement, ast.stmt) and executed.intersection(own_lines(statement)):
+            found.update(own_lines(statement))
+    return found
 
 
 def own_lines(statement: ast.stmt) -> range:

@@ -67,6 +67,15 @@ class Bed:
         )
         return Outcome(done.returncode, done.stdout, done.stderr, time.monotonic() - began)
 
+    def refused(self, *argv: str, words: str, **env: str) -> Outcome:
+        """Run, and demand one sentence with `words` in it, as soon as an idle machine gives it, and nothing left."""
+        done = self.run(*argv, **env)
+        assert done.code != 0
+        assert words in done.sentence
+        assert done.seconds / slowness() < 10
+        assert not self.folders()
+        return done
+
     def start(self, *argv: str, **env: str) -> subprocess.Popen[bytes]:
         """Start and return at once; what it says is in `told()`."""
         with (self.tmp.parent / "told").open("ab") as told:

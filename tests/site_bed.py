@@ -129,7 +129,7 @@ class SiteBed:
         names = ("allianceauth", "celery", "kombu", "django", "celery-once", "python")
         chapter = {
             "recorded": "2026-01-02T03:04:05+00:00",
-            "versions": {**dict.fromkeys(names, "1.2.3"), "broker": "Valkey 9.1.2"},
+            "versions": {**dict.fromkeys(names, "1.2.3"), "broker": "Valkey 9.1.2", "database": "SQLite 3"},
             "seconds": 0.1,
             "waiting": 0.0,
             "files": files,

@@ -32,7 +32,7 @@ def test_what_is_proven_is_built_with_its_evidence_though_a_line_that_is_not_sho
     built = site.build()
     assert built.code == 0, built.told
     page = site.text()
-    assert "Ran on Alliance Auth 1.2.3 · Celery 1.2.3 · Valkey 9.1.2, Python 1.2.3" in page
+    assert "Ran on Alliance Auth 1.2.3 · Celery 1.2.3 · Valkey 9.1.2 · SQLite 3, Python 1.2.3" in page
     assert "<summary>1 claim</summary>" in page
     assert "proof/greetings.html#test_greet_says_hello" in page
 

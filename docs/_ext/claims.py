@@ -10,7 +10,7 @@ from sphinx.util.docutils import SphinxRole
 
 from lab.paths import chapters
 
-from . import source
+from . import differs, source
 from .proof import Claim, Evidence, recorded
 
 
@@ -74,9 +74,13 @@ class Notes(SphinxPostTransform):
 
     def _note(self, number: int, claim: Claim) -> str:
         link = html.escape(source.link(self.app.builder, self.env.docname, claim))
+        limits = "".join(
+            f" <em>{html.escape(one.label)}: {source.prose(one.why)}</em>"
+            for one in differs.beside(claim.chapter, claim.test)
+        )
         return (
             f'<small class="note" id="claim-{number}" role="note"><b>{number}</b>'
-            f'<a href="{link}">{source.prose(claim.sentence)}</a></small>'
+            f'<a href="{link}">{source.prose(claim.sentence)}</a>{limits}</small>'
         )
 
 

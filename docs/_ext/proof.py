@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lab import evidence
-from lab.paths import ROOT, chapters
+from lab.paths import ROOT, chapters, system
 
 from . import ran
 
@@ -16,6 +16,11 @@ NAMES = {"allianceauth": "Alliance Auth", "celery": "Celery"}
 RUN = "run nox -s examples"
 # What a live page says in place of evidence that is missing or stale; a published page is stopped by the guards.
 NOT_YET = "Not run here yet"
+
+
+def how(chapter: str) -> str:
+    """Return what to do for a chapter's evidence."""
+    return f"{RUN} -- {chapter}{' --database mariadb' if system(chapter) else ''}"
 
 
 class Stop(SystemExit):
@@ -119,10 +124,10 @@ class Evidence:
         if claim is None:
             return (
                 f"the claim {test} has no proof: there is no such test in the evidence of {chapter!r}. Correct its "
-                f"name, or write the test in {test_file} and {RUN} -- {chapter}."
+                f"name, or write the test in {test_file} and {how(chapter)}."
             )
         if claim.outcome != "passed":
-            return f"the claim {test} is not proven: its test {claim.outcome}. Mend {test_file} and {RUN} -- {chapter}."
+            return f"the claim {test} is not proven: its test {claim.outcome}. Mend {test_file} and {how(chapter)}."
         return self._stale(chapter, test_file)
 
     def block_problem(self, shown: Lines) -> str:
@@ -148,12 +153,12 @@ class Evidence:
     def _stale(self, chapter: str, file: str) -> str:
         record = self.chapter(chapter)
         if not record:
-            return f"there is no evidence for the chapter {chapter!r}: {RUN} -- {chapter}."
+            return f"there is no evidence for the chapter {chapter!r}: {how(chapter)}."
         entry = record["files"].get(file)
         if entry is None:
-            return f"{file} is not in the evidence of {chapter!r}: {RUN} -- {chapter}."
+            return f"{file} is not in the evidence of {chapter!r}: {how(chapter)}."
         if entry["sha256"] != evidence.sha256(ROOT / file):
-            return f"{file} has changed since it was last run: {RUN} -- {chapter}."
+            return f"{file} has changed since it was last run: {how(chapter)}."
         return ""
 
     def _not_executed(self, shown: Lines) -> str:
@@ -167,7 +172,7 @@ class Evidence:
         numbers = ", ".join(map(str, missing))
         return (
             f"{shown.file}: no test executes line{'s' if len(missing) > 1 else ''} {numbers}. Write a test that does, "
-            f"or take the code out, and {RUN} -- {shown.chapter}."
+            f"or take the code out, and {how(shown.chapter)}."
         )
 
     def _for_no_claim(self, shown: Lines) -> str:
@@ -175,7 +180,7 @@ class Evidence:
             return ""
         return (
             f"{shown.file}: no claim runs what is shown here. Write a test that does, or take the block out, and "
-            f"{RUN} -- {shown.chapter}."
+            f"{how(shown.chapter)}."
         )
 
     def proofs(self, shown: Lines) -> list[Claim]:
@@ -186,7 +191,8 @@ class Evidence:
     def line(self, chapter: str) -> str:
         """Return what a chapter ran on, in a line."""
         versions = self.chapter(chapter)["versions"]
-        return " · ".join([*(f"{shown} {versions[name]}" for name, shown in NAMES.items()), versions["broker"]])
+        parts = [f"{shown} {versions[name]}" for name, shown in NAMES.items()]
+        return " · ".join([*parts, versions["broker"], versions["database"]])
 
 
 @cache

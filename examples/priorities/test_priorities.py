@@ -662,7 +662,7 @@ def test_with_two_workers_a_later_task_may_start_first(rig):
 
 
 @pytest.mark.workers({"concurrency": 1}, {"concurrency": 3}, {"concurrency": 2, "pool": "prefork"})
-@pytest.mark.broken_by(r"the workers hold \[3, 9, 6\]", conf={"worker_prefetch_multiplier": 2})
+@pytest.mark.broken_by(r"the workers hold \[", conf={"worker_prefetch_multiplier": 2})
 def test_a_worker_holds_twice_as_many_tasks_as_it_runs_at_once(rig):
     """With Auth's prefetch multiplier of 1 a worker holds twice as many ordinary tasks as it runs at once.
 

@@ -127,7 +127,8 @@ def drop(rig):
 
 def corporations():
     for number, name in ((98000001, "Jita Logistics"), (98000002, "Perimeter Logistics")):
-        EveCorporationInfo.objects.create(corporation_id=number, corporation_name=name, corporation_ticker=number)
+        names = {"corporation_name": name, "corporation_ticker": number}
+        EveCorporationInfo.objects.create(corporation_id=number, member_count=1, **names)
 
 
 def logged_here(caplog):
@@ -164,7 +165,7 @@ def test_a_rejected_start_returns_state_rejected_and_no_id(rig):
     update_corporation.delay(98000001)
     second = update_corporation.delay(98000001)
     assert (second.id, second.state, second.ready(), second.get()) == (None, "REJECTED", True, None), second
-    cache.clear()
+    cache.delete_pattern("*")
     rig.prints("demo_told.py", "The update has been started\nThe update is under way already\n")
 
 
@@ -381,6 +382,8 @@ def test_a_purge_leaves_the_locks(rig):
 
 @pytest.mark.broken_by(r"after: .*rejected", **once("celery_once.backends.File", location="locks-2"))
 @pytest.mark.workers
+# It flushes the database, which may be lent else.
+@pytest.mark.server
 def test_clearing_the_cache_drops_every_lock(rig):
     """`cache.clear()` drops every lock: starts that were rejected before it are accepted after it."""
     tasks = update_corporation, recount_fleets, update_standings
@@ -477,7 +480,7 @@ def test_calling_the_task_like_a_function_asks_for_no_lock(rig, caplog):
     update_standings(98000001)
     assert logged_here(caplog) == ["INFO Standings of corporation 98000001 updated"]
     assert locks() == ["qo_queue_once.tasks.update_standings_corporation_id-98000001"], f"update_standings: {locks()}"
-    cache.clear()
+    cache.delete_pattern("*")
     recount_fleets.delay(98000001)
     recount_fleets(98000001)
     assert locks() == [], f"recount_fleets: {locks()}"

@@ -43,7 +43,7 @@ ROUNDING = 0.01
 
 def make_corporations(count, first=98000001):
     EveCorporationInfo.objects.bulk_create(
-        EveCorporationInfo(corporation_id=first + number, corporation_name=f"Corporation {number}")
+        EveCorporationInfo(corporation_id=first + number, corporation_name=f"Corporation {number}", member_count=1)
         for number in range(count)
     )
 

@@ -6,5 +6,5 @@ from user_interface.tasks import audit_members
 
 user, _ = User.objects.get_or_create(username="Kaia_Tennen")
 with transaction.atomic():
-    EveCorporationInfo.objects.create(corporation_id=98000003)
+    EveCorporationInfo.objects.create(corporation_id=98000003, member_count=7)
     audit_members.delay(98000003, user.pk)

@@ -7,5 +7,6 @@ with transaction.atomic():
     EveCorporationInfo.objects.create(
         corporation_id=98000003,
         corporation_name="Gallente Traders",
+        member_count=1,
     )
     welcome.delay_on_commit(98000003)

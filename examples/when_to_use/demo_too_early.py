@@ -7,5 +7,6 @@ with transaction.atomic():
     EveCorporationInfo.objects.create(
         corporation_id=98000002,
         corporation_name="Caldari Miners",
+        member_count=1,
     )
     welcome.delay(98000002)

@@ -1,6 +1,7 @@
 import re
 import runpy
 import sys
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from time import perf_counter
 from urllib.parse import urlsplit
@@ -13,12 +14,15 @@ from allianceauth.services.tasks import QueueOnce
 from allianceauth.tests.auth_utils import AuthUtils
 from celery import current_app
 from django.conf import settings
+from django.core.cache import caches
 from django.db import transaction
 from django.test import Client
 from django.urls import reverse
+from django_redis import get_redis_connection
 from kombu.exceptions import OperationalError
 from myauth.settings import base
 
+from when_to_use.starts import start
 from when_to_use.tasks import welcome
 
 UPDATE = "when_to_use.tasks.update_members"
@@ -78,7 +82,7 @@ def members():
 
 @pytest.fixture
 def corporation(rig):
-    return EveCorporationInfo.objects.create(corporation_id=98000001, corporation_name="Amarr Haulers")
+    return EveCorporationInfo.objects.create(corporation_id=98000001, corporation_name="Amarr Haulers", member_count=0)
 
 
 @pytest.mark.web
@@ -105,7 +109,7 @@ def test_a_view_that_hands_the_work_to_a_task_does_not_wait_for_it(rig, corporat
         response = post(rig, "update_by_task", cookies=log_in("Aiko", 90000001))
         done = members()
         assert response.text == "The update is on its way."
-        assert done is None, f"{done} members by the time of the answer"
+        assert done == 0, f"{done} members by the time of the answer"
         (run,) = rig.started(UPDATE)
         assert run.worker == "worker_00"
     rig.finished(UPDATE)
@@ -133,7 +137,7 @@ def test_a_link_starts_nothing_where_post_is_required(rig, corporation):
     client = browser()
     for view in ("update_by_task", "update_inline"):
         rig.same(client.get(reverse(f"when_to_use:{view}", args=[98000001])).status_code, 405, "answered {}")
-    assert (members(), rig.runs()) == (None, [])
+    assert (members(), rig.runs()) == (0, [])
 
 
 @pytest.mark.web
@@ -307,7 +311,192 @@ def test_a_logged_in_page_raises_before_its_view_where_the_cache_refuses_too(rig
         with pytest.raises(redis.ConnectionError):
             client.post(reverse("when_to_use:update_inline", args=[98000001]))
         assert Client(SERVER_NAME="127.0.0.1").get("/").status_code == 302
-    assert members() is None
+    assert members() == 0
+
+
+def of_tasks(*lines):
+    """Return the arguments of a break that runs `lines` before the tasks are made."""
+    first = "logger = get_extension_logger(__name__)\n"
+    return {"file": "tasks.py", "old": first, "new": first + "\n".join(lines) + "\n"}
+
+
+CHANNEL = "from kombu.transport.redis import Channel"
+
+
+@pytest.mark.server
+@pytest.mark.workers
+@pytest.mark.broken_by(r"it has raised OperationalError", conf={"broker_transport_options": {"socket_timeout": 0.05}})
+def test_where_redis_keeps_silent_a_start_waits_until_it_answers(rig):
+    """Where Redis takes connections and keeps silent, `.delay()` waits until it answers, and sends its message then.
+
+    It still waits when a start with a `socket_timeout`, made after it, has raised.
+    """
+    with ThreadPoolExecutor() as pool, rig.server.silent():
+        waits = pool.submit(welcome.delay, 98000001)
+        with pytest.raises(OperationalError):
+            start(welcome, 98000002, seconds=0.5)
+        error = waits.exception() if waits.done() else None
+    assert not error, f"it has raised {type(error).__name__}"
+    assert waits.result().id
+    rig.same(sum(rig.waiting().values()), 1, "{} messages wait")
+
+
+@pytest.mark.server
+@pytest.mark.workers
+@pytest.mark.broken_by(
+    r"DID NOT RAISE",
+    **of_tasks("from django.conf import settings", "settings.SESSION_ENGINE = 'django.contrib.sessions.backends.db'"),
+)
+@pytest.mark.broken_by(
+    r"it waits 3 s",
+    **of_tasks(
+        "from django.conf import settings", "settings.CACHES['default'].setdefault('OPTIONS', {})['SOCKET_TIMEOUT'] = 3"
+    ),
+)
+def test_where_redis_keeps_silent_a_logged_in_page_raises(rig, monkeypatch, corporation):
+    """Where Redis keeps silent, a page raises `TimeoutError` for who is logged in.
+
+    The cache waits five seconds for each answer. Measured with a tenth of a second.
+    """
+    rig.same(get_redis_connection().connection_pool.make_connection().socket_timeout, 5, "it waits {} s")
+    impatient = settings.CACHES["default"]["LOCATION"] + "?socket_timeout=0.1"
+    monkeypatch.setitem(settings.CACHES["default"], "LOCATION", impatient)
+    del caches["default"]
+    client = browser()
+    with rig.server.silent(), pytest.raises(redis.TimeoutError):
+        client.post(reverse("when_to_use:update_inline", args=[98000001]))
+    assert members() == 0
+
+
+# Settings that sound as if they would end it, as the options of one start and of its connection.
+USELESS = {
+    "BROKER_CONNECTION_TIMEOUT": ({}, {"connect_timeout": 0.1}),
+    "CELERY_TASK_PUBLISH_RETRY": ({"retry": False}, {}),
+    "CELERY_TASK_PUBLISH_RETRY_POLICY": ({"retry_policy": {"max_retries": 0}}, {}),
+    "socket_connect_timeout": ({}, {"transport_options": {"socket_connect_timeout": 0.1}}),
+    "socket_keepalive": ({}, {"transport_options": {"socket_keepalive": True}}),
+    "retry_on_timeout": ({}, {"transport_options": {"retry_on_timeout": True}}),
+    "health_check_interval": ({}, {"transport_options": {"health_check_interval": 1}}),
+}
+
+
+def start_with(name):
+    """Start a task with one of the settings above."""
+    of_start, of_connection = USELESS[name]
+    with current_app.connection_for_write(**of_connection) as connection:
+        return welcome.apply_async([98000001], connection=connection, **of_start)
+
+
+@pytest.mark.server
+@pytest.mark.workers
+@pytest.mark.broken_by(r"20 still wait", file="starts.py", old="socket_timeout", new="socket_connect_timeout")
+@pytest.mark.broken_by(r"waiting: \{\}", file="starts.py", old="return task.apply_async", new="task.signature")
+@pytest.mark.broken_by(r"missing 1 required", file="starts.py", old="(args, ", new="(")
+def test_with_a_socket_timeout_a_start_raises_where_redis_keeps_silent(rig):
+    """A start on a connection with a `socket_timeout` raises `OperationalError` where Redis keeps silent.
+
+    Nothing is sent then, in twenty of twenty starts; where Redis answers, the start sends its message. Measured with a
+    tenth of a second.
+    """
+    start(welcome, 98000001, seconds=1)
+    rig.same(rig.waiting(), {"celery\x06\x165": 1}, "waiting: {}")
+    rig.wait(rig.runs, "the sending")
+    rig.same([run.args for run in rig.runs()], ["(98000001,)"], "sent {}")
+    with ThreadPoolExecutor(20) as pool, rig.server.silent():
+        starts = [pool.submit(start, welcome, 98000001, seconds=0.1) for _ in range(20)]
+        waiting = wait(starts, timeout=20).not_done
+    assert not waiting, f"{len(waiting)} still wait"
+    assert {type(each.exception()) for each in starts} == {OperationalError}
+    assert sum(rig.waiting().values()) == 1
+
+
+@pytest.mark.server
+@pytest.mark.workers
+@pytest.mark.broken_by(
+    r"ended: \['socket_connect_timeout'\]",
+    **of_tasks(
+        CHANNEL,
+        "params = Channel._connparams",
+        "def either(self, *args, **options):",
+        "    found = params(self, *args, **options)",
+        "    return found | {'socket_timeout': found['socket_timeout'] or found['socket_connect_timeout']}",
+        "Channel._connparams = either",
+    ),
+)
+def test_other_settings_do_not_end_a_start_where_redis_keeps_silent(rig):
+    """A limit for connecting, the retry of the publishing, keepalive and health checks don't end a silent start.
+
+    Each such start still waits when one with a `socket_timeout` has raised, and sends its message when Redis answers.
+    """
+    with ThreadPoolExecutor(20) as pool, rig.server.silent():
+        starts = {name: pool.submit(start_with, name) for name in USELESS}
+        with pytest.raises(OperationalError):
+            start(welcome, 98000002, seconds=0.5)
+        ended = [name for name, each in starts.items() if each.done()]
+    rig.same(ended, [], "ended: {}")
+    assert all(each.result().id for each in starts.values())
+    assert sum(rig.waiting().values()) == len(USELESS)
+
+
+def for_all(monkeypatch):
+    """Set a short `socket_timeout` for all connections of this process, and of the workers it starts."""
+    options = {**current_app.conf.broker_transport_options, "socket_timeout": 0.3}
+    monkeypatch.setitem(current_app.conf, "broker_transport_options", options)
+
+
+@pytest.mark.server
+@pytest.mark.workers
+@pytest.mark.broken_by(
+    r"2 messages did not happen",
+    **of_tasks(
+        CHANNEL,
+        "put = Channel._put",
+        "Channel._put = lambda self, *args, **options: self.client.ping() and put(self, *args, **options)",
+    ),
+)
+def test_a_start_that_raised_on_an_open_connection_may_have_been_sent(rig, monkeypatch):
+    """With a `socket_timeout` for all, a start that raised on an open connection may have been sent all the same.
+
+    Here its message is there, once, when Redis answers again.
+    """
+    for_all(monkeypatch)
+    welcome.delay(98000001)
+    with rig.server.silent(), pytest.raises(OperationalError):
+        welcome.delay(98000002)
+    rig.wait(lambda: sum(rig.waiting().values()) == 2, "2 messages")
+
+
+@pytest.mark.server
+@pytest.mark.workers
+@pytest.mark.broken_by(
+    r"other connections|did not happen",
+    **of_tasks(
+        CHANNEL,
+        "import sys",
+        "start = Channel._brpop_start",
+        "def ask(self, *args):",
+        "    'worker' in sys.argv and self.client.connection.disconnect()",
+        "    start(self, *args)",
+        "Channel._brpop_start = ask",
+    ),
+)
+def test_a_worker_that_waits_keeps_its_connections_with_a_socket_timeout(rig, monkeypatch, corporation):
+    """A worker that waits for tasks keeps its connections, also with a `socket_timeout` shorter than its waits."""
+
+    def asked():
+        return rig.redis.info("commandstats")["cmdstat_brpop"]["calls"]
+
+    def open_ones():
+        return {each["id"] for each in rig.redis.client_list() if each["cmd"] in ("brpop", "psubscribe")}
+
+    for_all(monkeypatch)
+    worker = rig.start_worker()
+    before, calls = open_ones(), asked()
+    rig.wait(lambda: asked() >= calls + 3, "three more waits")
+    welcome.delay(98000001)
+    rig.finished(WELCOME)
+    rig.same(open_ones() - before, set(), "other connections: {}")
+    assert "Connection to broker lost" not in rig.printed(worker), "other connections: it lost its own"
 
 
 @pytest.mark.workers

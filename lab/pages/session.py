@@ -4,9 +4,10 @@ import contextlib
 import os
 from typing import Any
 
-from lab import broker, order, project, run, worker_log
+from lab import broker, order, run, worker_log
 from lab.events import TaskRun
-from lab.stage import Stages, StageSpec
+from lab.spec import StageSpec
+from lab.stage import Stages
 
 
 class Session:
@@ -14,6 +15,7 @@ class Session:
 
     def __init__(self, stages: Stages) -> None:
         """Take the stage."""
+        self.database = stages.run.database
         self.stage = stages.take(StageSpec())
         self.log = worker_log.Log(stages.run.folder)
 
@@ -21,7 +23,7 @@ class Session:
         """Lay everything out for the next cell: an untouched database, no locks, no events of the last one."""
         for key in self.stage.redis.scan_iter(match=":1:*"):
             self.stage.redis.delete(key)
-        project.reset_database()
+        self.database.reset()
         self.stage.recorder.begin()
         self.log.begin()
 

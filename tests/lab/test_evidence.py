@@ -103,7 +103,7 @@ def test_runs_are_relative_to_the_claim_and_name_no_machine(recorded: dict[str, 
     assert times
     assert all(-1 < at < 120 for at in times)
     workers = {re.sub(r"_\d+$", "", run["worker"]) for run in runs if "worker" in run}
-    assert workers == {"worker", "worker_services"}
+    assert workers == {"worker", "worker_services", "test"}
 
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.parent.name)
@@ -131,11 +131,14 @@ def test_a_chapter_is_needed_when_it_is_missing_not_green_or_of_other_files(
         (tmp_path / name).mkdir()
         (tmp_path / name / "tasks.py").write_text("x = 1\n")
         files = {f"{name}/tasks.py": {"sha256": evidence.sha256(tmp_path / name / "tasks.py")}}
-        found[name] = {"claims": [{"outcome": "failed" if name == "red" else "passed"}], "files": files}
+        claims = [{"outcome": "failed" if name == "red" else "passed"}]
+        found[name] = {"claims": claims, "files": files, "versions": {"database": "SQLite 3.40.1"}}
     (tmp_path / "stale" / "tasks.py").write_text("x = 2\n")
     (tmp_path / "grown" / "demo.py").write_text("x = 1\n")
     (tmp_path / "evidence.json").write_text(json.dumps({"format": evidence.FORMAT, "chapters": found}))
     assert evidence.needed(names) == names[1:]
+    assert evidence.needed(names, "SQLite") == names[1:]
+    assert evidence.needed(names, "MariaDB") == names
     (tmp_path / "evidence.json").write_text(json.dumps({"format": 1, "chapters": found}))
     assert evidence.needed(names) == names
 
@@ -143,7 +146,7 @@ def test_a_chapter_is_needed_when_it_is_missing_not_green_or_of_other_files(
 def test_lines_are_told_by_role_and_by_claim_of_the_chapter_and_those_left_are_missing(tmp_path: Path) -> None:
     path = tmp_path / "tasks.py"
     path.write_text("def work():\n    go()\n    end()\n    pass\n")
-    contexts = {1: ["worker"], 2: ["worker|chains/test_a", "test|other/test_b"], 3: ["worker|chains/test_c"]}
+    contexts = {1: {"worker"}, 2: {"worker|chains/test_a", "test|other/test_b"}, 3: {"worker|chains/test_c"}}
     entry = evidence.executed("chains", path, contexts)
     assert entry["executed"] == {"test": [2], "worker": [1, 2, 3]}
     assert entry["claims"] == {"test_a": [2], "test_c": [3]}

@@ -6,76 +6,92 @@ import signal
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import coverage
+from lab import lines
 
-from lab.lines import Lines
-from lab.waiting import wait_until
-
-_WORK = """
-def first():
-    return 1
-
-
-def second():
-    return 2
-"""
-_WANTED = {
-    2: ["worker"],
-    3: ["worker|chapter/test_one", "worker|chapter/test_two"],
-    6: ["worker"],
-    7: ["worker|chapter/test_two"],
-}
 _fork = multiprocessing.get_context("fork")
 
 
-def _worker(folder: Path, line: Connection) -> None:
-    """Do as a worker does: import, then take up what comes, and never end by itself."""
-    from celery.signals import task_postrun, task_prerun
+def _worker(folder: Path, path: Path, line: Connection) -> None:
+    """Do as a worker does: take up what comes, and never end by itself."""
+    from celery.signals import task_prerun
 
-    lines = Lines("worker", folder)
-    lines.listen()
-    names: dict[str, object] = {}
-    path = folder / "work.py"
-    exec(compile(path.read_text(), str(path), "exec"), names)
+    noting = lines.Lines("worker", folder)
+    noting.listen()
+    names = lines.run(path, {})
     while True:
         name = line.recv()
         task_prerun.send(sender=name)
-        names[name]()  # type: ignore[operator]
-        task_postrun.send(sender=name)
+        names[name]()
         line.send("done")
 
 
-def _noted(file: Path) -> dict[int, list[str]]:
-    """Return which contexts a file of lines has for each line of the worker's work."""
-    data = coverage.CoverageData(str(file))
-    data.read()
-    (path,) = data.measured_files() or [""]
-    return {line: sorted(contexts) for line, contexts in data.contexts_by_lineno(path).items()}
-
-
-def _run(folder: Path) -> None:
-    """Run two claims on one worker, which is killed at the end."""
-    lines = Lines("test", folder)
+def _run(folder: Path, path: Path) -> None:
+    """Run three claims on one worker, which is killed at the end."""
+    noting = lines.Lines("test", folder)
     ours, theirs = _fork.Pipe()
-    worker = _fork.Process(target=_worker, args=(folder, theirs))
+    worker = _fork.Process(target=_worker, args=(folder, path, theirs))
     worker.start()
     for claim, name in (("chapter/test_one", "first"), ("chapter/test_two", "second"), ("chapter/test_two", "first")):
-        with lines.claim(claim):
+        with noting.claim(claim):
             ours.send(name)
             ours.recv()
-    wait_until(lambda: _noted(next((folder / "lines").glob("worker*"))) == _WANTED, 10, "the lines of the last task")
     assert worker.pid
     os.kill(worker.pid, signal.SIGKILL)
     worker.join()
-    lines.end()
 
 
-def test_a_worker_that_was_there_before_the_claims_and_is_killed_tells_which_ran_what(tmp_path: Path) -> None:
-    (tmp_path / "lines").mkdir()
-    (tmp_path / "work.py").write_text(_WORK)
-    run = _fork.Process(target=_run, args=(tmp_path,))
+def _noted(folder: Path, text: str) -> dict[int, set[str]]:
+    (folder / "lines").mkdir()
+    path = folder / "work.py"
+    path.write_text(text)
+    run = _fork.Process(target=_run, args=(folder, path))
     run.start()
     run.join()
     assert run.exitcode == 0
-    (kept,) = (tmp_path / "lines").glob("worker*")
-    assert _noted(kept) == _WANTED
+    return lines.read(folder)[str(path)]
+
+
+def test_a_worker_that_was_there_before_the_claims_and_is_killed_tells_which_ran_what(tmp_path: Path) -> None:
+    text = "def first():\n    return 1\n\n\ndef second():\n    return 2\n"
+    assert _noted(tmp_path, text) == {
+        1: {"worker|"},
+        2: {"worker|chapter/test_one", "worker|chapter/test_two"},
+        5: {"worker|"},
+        6: {"worker|chapter/test_two"},
+    }
+
+
+_BRANCHES = """\
+from __future__ import annotations
+
+def first():
+    "Says nothing."
+    if not second:
+        return 1
+    elif second:
+        for _ in range(2):
+            pass
+        else:
+            x = 1
+    try:
+        x.none
+    except KeyError:
+        x = 2
+    except AttributeError:
+        x = 3
+    finally:
+        x = 4
+
+second = first
+"""
+
+
+def test_only_the_branches_that_were_taken_are_noted(tmp_path: Path) -> None:
+    ran = {line for line, contexts in _noted(tmp_path, _BRANCHES).items() if "worker|chapter/test_one" in contexts}
+    assert ran == {5, 7, 8, 9, 11, 12, 13, 16, 17, 19}
+
+
+def test_a_line_that_a_killed_process_left_torn_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "lines").mkdir()
+    (tmp_path / "lines" / "worker-1").write_text("chapter/test_one\t/tasks.py\t3\nchapter/test_o")
+    assert lines.read(tmp_path) == {"/tasks.py": {3: {"worker|chapter/test_one"}}}

@@ -14,19 +14,22 @@ from redis.retry import Retry
 from lab.paths import ROOT
 from lab.processes import lives
 from lab.waiting import wait_until
-from tests.bed import PATIENCE, Bed, Outcome, slowness
+from tests.bed import PATIENCE, Bed
 
+_ORPHAN = """
+import os, signal, sys
+from pathlib import Path
+from lab.guard import Guard
+
+guard, parent = Guard(Path(sys.argv[1])), os.getpid()
+if os.fork():
+    os.kill(parent, signal.SIGKILL)
+while os.getppid() == parent:
+    pass
+guard.part(parent)
+Path(sys.argv[2]).touch()
+"""
 CHAPTER = "first_task"
-
-
-def _refused(bed: Bed, *argv: str, words: str, **env: str) -> Outcome:
-    """Run, and demand one sentence with `words` in it, as soon as an idle machine gives it, and nothing left."""
-    done = bed.run(*argv, **env)
-    assert done.code != 0
-    assert words in done.sentence
-    assert done.seconds / slowness() < 10
-    assert not bed.folders()
-    return done
 
 
 @pytest.mark.parametrize(
@@ -39,22 +42,22 @@ def _refused(bed: Bed, *argv: str, words: str, **env: str) -> Outcome:
     ],
 )
 def test_what_can_not_be_had_is_one_sentence(bed: Bed, argv: list[str], env: dict[str, str], words: str) -> None:
-    _refused(bed, CHAPTER, *argv, words=words, **env)
+    bed.refused(CHAPTER, *argv, words=words, **env)
 
 
 def test_a_wrong_password_is_one_sentence_that_does_not_repeat_it(bed: Bed, lent: str) -> None:
     wrong = f"redis://:not-the-password@{lent.rpartition('@')[2]}"
-    done = _refused(bed, CHAPTER, "--broker", wrong, words="refuses the password")
+    done = bed.refused(CHAPTER, "--broker", wrong, words="refuses the password")
     assert "not-the-password" not in done.err + done.out
 
 
 def test_a_missing_password_is_one_sentence(bed: Bed, lent: str) -> None:
-    _refused(bed, CHAPTER, "--broker", f"redis://{lent.rpartition('@')[2]}", words="password")
+    bed.refused(CHAPTER, "--broker", f"redis://{lent.rpartition('@')[2]}", words="password")
 
 
 def test_a_database_that_holds_a_key_is_left_as_it_was(bed: Bed, lent: str, client: redis.Redis) -> None:
     client.set("somebody's", "data")
-    _refused(bed, CHAPTER, REDIS_URL=lent, words="holds 1 key and is left alone")
+    bed.refused(CHAPTER, REDIS_URL=lent, words="holds 1 key and is left alone")
     assert client.keys() == [b"somebody's"]
     assert client.get("somebody's") == b"data"
 
@@ -89,7 +92,7 @@ def test_a_redis_server_that_cannot_start_is_one_sentence(bed: Bed, tmp_path: Pa
     program.write_text("#!/bin/sh\necho 'Fatal error, no such thing'\nexit 1\n")
     program.chmod(0o755)
     path = f"{tmp_path}:{bed.env['PATH']}"
-    done = _refused(bed, CHAPTER, "--broker", "path", words="did not start (Fatal error, no such thing)", PATH=path)
+    done = bed.refused(CHAPTER, "--broker", "path", words="did not start (Fatal error, no such thing)", PATH=path)
     assert "--broker embedded" in done.sentence
 
 
@@ -99,7 +102,7 @@ def test_a_choice_of_claims_that_matches_none_is_a_failure(bed: Bed) -> None:
     assert "no claim" in done.sentence
 
 
-def _ends_with_all(bed: Bed, run: "subprocess.Popen[bytes]", sign: signal.Signals, least: int) -> None:
+def ends_with_all(bed: Bed, run: "subprocess.Popen[bytes]", sign: signal.Signals, least: int) -> None:
     """Wait until `least` processes are registered, end the run, and demand that nothing of it is left."""
     wait_until(lambda: len(bed.registered()) >= least, PATIENCE, "the start of all")
     processes = [*bed.registered(), *psutil.Process(run.pid).children(recursive=True)]
@@ -109,15 +112,24 @@ def _ends_with_all(bed: Bed, run: "subprocess.Popen[bytes]", sign: signal.Signal
     wait_until(lambda: not bed.folders(), PATIENCE, "the removal of the run's folder")
 
 
+def test_a_fork_whose_parent_is_killed_before_it_parts_goes_no_further(bed: Bed) -> None:
+    folder, further = bed.tmp / "run", bed.tmp / "further"
+    folder.mkdir()
+    done = subprocess.run([sys.executable, "-c", _ORPHAN, str(folder), str(further)], cwd=bed.root, check=False)
+    assert done.returncode == -signal.SIGKILL
+    wait_until(lambda: not folder.exists() and not bed.registered(), PATIENCE, "the end of guard and fork")
+    assert not further.exists()
+
+
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_run_that_is_ended_leaves_nothing(bed: Bed, sign: signal.Signals) -> None:
-    _ends_with_all(bed, bed.start(), sign, least=4)
+    ends_with_all(bed, bed.start(), sign, least=4)
 
 
 def test_a_run_on_a_lent_database_that_is_killed_leaves_it_empty(bed: Bed, lent: str, client: redis.Redis) -> None:
     run = bed.start("--broker", lent)
     wait_until(client.dbsize, PATIENCE, "a key in the database")
-    _ends_with_all(bed, run, signal.SIGKILL, least=3)
+    ends_with_all(bed, run, signal.SIGKILL, least=3)
     assert client.keys() == []
 
 
@@ -127,7 +139,7 @@ def test_a_run_whose_parent_is_killed_leaves_nothing(bed: Bed) -> None:
         "subprocess.run([sys.executable, '-m', 'lab'])"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=bed.env, stdout=subprocess.DEVNULL)
-    _ends_with_all(bed, parent, signal.SIGKILL, least=3)
+    ends_with_all(bed, parent, signal.SIGKILL, least=3)
 
 
 def test_two_runs_at_the_same_time_are_both_green(bed: Bed) -> None:

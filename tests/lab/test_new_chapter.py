@@ -54,6 +54,22 @@ def test_a_new_chapter_is_green_at_once_and_is_taken_back_to_the_last_byte(here:
     assert (sources(here), page.exists()) == (before, False)
 
 
+def test_a_file_that_changes_while_it_is_tested_is_not_proven(here: Bed) -> None:
+    assert here.run("demo", module=NEW).code == 0
+    folder = here.root / "examples" / "demo"
+    changes = f"""
+
+def test_that_its_file_changes(rig):
+    '''A file changes.'''
+    with open({str(folder / "tasks.py")!r}, "a") as file:
+        file.write("#")
+"""
+    (folder / "test_demo.py").write_text((folder / "test_demo.py").read_text() + changes)
+    assert here.run("demo").code == 0
+    again = here.run("demo", "--needed")
+    assert "its file changes" in again.out, again.out + again.err
+
+
 @pytest.mark.parametrize(
     ("stem", "why"),
     [

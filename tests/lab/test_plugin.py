@@ -8,7 +8,7 @@ import pytest
 
 from lab.falsify import Break, _judge
 from lab.plugin import exhausted, stage_spec
-from lab.stage import StageSpec, WorkerSpec
+from lab.spec import StageSpec, WorkerSpec
 
 
 @pytest.mark.parametrize(

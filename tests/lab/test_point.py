@@ -62,3 +62,11 @@ def test_celery_keeps_the_dispatcher_of_its_sent_events_where_point_drops_it(app
     assert app.amqp.__dict__.pop("_event_dispatcher", None) is first is not None, MOVED.format(
         "Celery", "app.amqp._event_dispatcher"
     )
+
+
+def test_celery_makes_its_queues_anew_where_point_drops_them(app: Celery) -> None:
+    app.amqp.queues.select_add("services")
+    assert app.amqp.router.queues is app.amqp.queues, MOVED.format("Celery", "app.amqp.router")
+    for name in ("queues", "router"):
+        app.amqp.__dict__.pop(name)
+    assert set(app.amqp.queues.consume_from) == {"celery"}, MOVED.format("Celery", "app.amqp.queues")

@@ -18,7 +18,8 @@ from typing import Any
 from lab import broker, events, heartbeat, run, worker_log
 from lab.pages.session import Session
 from lab.paths import EXAMPLES, ROOT
-from lab.stage import Stages, StageSpec
+from lab.spec import StageSpec
+from lab.stage import Stages
 from tests.online import compare
 
 # A machine makes a run longer, never shorter: of so many the shortest counts. So late may it be in one that does.

@@ -3,6 +3,7 @@
 import ast
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 from lab.paths import EVIDENCE, EXAMPLES
 
@@ -20,22 +21,43 @@ _OTHER_WORKER = "it needs a worker that is started in another way"
 
 def reason(call: str) -> str:
     """Return it in half a sentence; nothing where its claim does no more than to play the call."""
+    if _listens(EXAMPLES / call):
+        return "it needs a server that listens"
+    test, functions = _claim(call)
+    if not test:
+        return ""
+    found = set(_words(test, functions))
+    for words, why in _WHY:
+        if words & found:
+            return why
+    for mark in test.decorator_list:
+        if ast.unparse(mark).startswith("pytest.mark.workers"):
+            return _OTHER_WORKER if isinstance(mark, ast.Call) and mark.args else _NO_WORKER
+    return ""
+
+
+def sends_others(call: str) -> bool:
+    """Return whether the claim whose run gave the call its output starts other tasks in it, too."""
+    test, _ = _claim(call)
+    named = [node.attr for node in ast.walk(test) if isinstance(node, ast.Attribute)] if test else []
+    return named.count("demo") > 1 or bool({"delay", "apply_async"} & set(named))
+
+
+def _claim(call: str) -> tuple[ast.FunctionDef | None, dict[str, ast.FunctionDef]]:
+    """Return the claim whose run gave the call the output that its page shows, and its module's functions."""
     chapter, _, file = call.partition("/")
     claims = json.loads(EVIDENCE.read_text())["chapters"][chapter]["claims"]
     module = ast.parse((EXAMPLES / chapter / f"test_{chapter}.py").read_text())
     functions = {node.name: node for node in module.body if isinstance(node, ast.FunctionDef)}
-    # The page shows what the first of them printed.
-    test = next((claim["test"] for claim in claims if file in claim["outputs"]), "")
-    if test not in functions:
-        return ""
-    found = set(_words(functions[test], functions))
-    for words, why in _WHY:
-        if words & found:
-            return why
-    for mark in functions[test].decorator_list:
-        if ast.unparse(mark).startswith("pytest.mark.workers"):
-            return _OTHER_WORKER if isinstance(mark, ast.Call) and mark.args else _NO_WORKER
-    return ""
+    first = next((claim["test"] for claim in claims if file in claim["outputs"]), "")
+    return functions.get(first), functions
+
+
+def _listens(call: Path) -> bool:
+    """Whether a module of the chapter that `call` imports from is a server."""
+    imported = (node.module for node in ast.walk(ast.parse(call.read_text())) if isinstance(node, ast.ImportFrom))
+    modules = [EXAMPLES / f"{(name or '').replace('.', '/')}.py" for name in imported]
+    return any("http.server" in path.read_text() for path in modules if path.exists())
 
 
 def _words(claim: ast.FunctionDef, functions: dict[str, ast.FunctionDef]) -> Iterator[str]:

@@ -16,7 +16,7 @@ from lab.paths import BUILD, EVIDENCE, EXAMPLES, ROOT
 from tests.browser import launch
 from tests.online import compare, real
 from tests.online.engine import Engine, started
-from tests.online.reasons import reason
+from tests.online.reasons import reason, sends_others
 
 sys.path.append(str(ROOT / "docs"))
 from _ext import online
@@ -29,6 +29,7 @@ _SOURCE = "it prints lines of libraries' source, which is not loaded"
 _ROWS = "its real run had other rows in its database"
 _ENDLESS = "what it sends never ends"
 _RACE = "it races with its worker, and the real one may win"
+_BESIDE = "its output was recorded beside other tasks"
 _OTHER = "it does not do there what it did in reality"
 
 
@@ -46,10 +47,13 @@ def _tried(calls: list[str]) -> list[str]:
 
 
 def difference(result: dict[str, Any], wanted: str, task_runs: dict[str, Any]) -> str:
-    """Return what is not as in reality in a call's run; nothing where all is."""
+    """Return what is not as in reality in a call's run; nothing where all is.
+
+    A call that printed something else in one of its runs was not played on real parts: it has no `task_runs`.
+    """
     if result["out"].strip() != wanted:
         return f"it printed {result['out'].strip()!r} and not {wanted!r}"
-    return compare.difference(task_runs, compare.summary(result["runs"]))
+    return compare.difference(task_runs, compare.summary(result["runs"])) if task_runs else ""
 
 
 def _why(call: str, result: dict[str, Any], wanted: str, task_runs: dict[str, Any]) -> str:
@@ -64,7 +68,9 @@ def _why(call: str, result: dict[str, Any], wanted: str, task_runs: dict[str, An
     # It prints what the page shows, and on real parts its tasks end in another way now.
     if out == wanted and compare.summary(result["runs"])["tasks"] != task_runs["tasks"]:
         return _RACE
-    return _SOURCE if re.search(r'File "(?!\w+/tasks)[\w/]+\.py", line', wanted) else _OTHER
+    if re.search(r'File "(?!\w+/tasks)[\w/]+\.py", line', wanted):
+        return _SOURCE
+    return _BESIDE if sends_others(call) else _OTHER
 
 
 def _played(engine: Engine, calls: list[str]) -> dict[str, list[dict[str, Any]]]:

@@ -14,10 +14,11 @@ from pathlib import Path
 import redis
 from celery import Celery
 
-from lab import broker, project
+from lab import broker, database, project
 from lab.events import Recorder, TaskRun
 from lab.guard import Guard
-from lab.stage import Stage, StageSpec
+from lab.spec import StageSpec
+from lab.stage import Stage
 from lab.waiting import wait_until
 from tests.bed import PATIENCE
 
@@ -111,7 +112,7 @@ class Elsewhere:
         celery = Celery("elsewhere", broker=url)
         self._stage = Stage(StageSpec(), url, Recorder(celery, url), redis.Redis.from_url(url))
         self._untouched = folder / "untouched.sqlite3"
-        project.copy_database(folder / "copy.sqlite3", self._untouched)
+        database.copy(folder / "copy.sqlite3", self._untouched)
         words = [part.replace("%(process_num)02d", "00") for part in project.command(folder, "worker")]
         self._worker = self._start("worker", "-m", *words)
         self._shell = self._start("shell", "manage.py", "shell", "-c", _SHELL)
@@ -141,7 +142,7 @@ class Elsewhere:
 
         Wait for the end of all that it sent, or else until the worker has taken it.
         """
-        project.copy_database(self._untouched, self.folder / "copy.sqlite3")
+        database.copy(self._untouched, self.folder / "copy.sqlite3")
         self._cache.flushdb()
         names = ("shell.out", "shell.err", "worker.err")
         before = [len(self._read(name)) for name in names]

@@ -70,17 +70,17 @@ class Engine:
         _enter(project)
         from myauth.celery import app
 
-        from lab import project as laid
         from lab import worker_log
+        from lab.database import SQLite, template
         from lab.events import Recorder
         from lab.pages.browser import worker
         from lab.pages.browser.standins import database, memory
 
-        self._reset, self._app = laid.reset_database, app
+        self._reset, self._app = SQLite().reset, app
         self.redis = memory.client()
         self.recorder = Recorder(app, os.environ["LAB_BROKER_URL"])
-        laid.reset_database()
-        self._kept = [database.Keeper(path) for path in (laid.template(), Path(os.environ["LAB_DATABASE"]))]
+        self._reset()
+        self._kept = [database.Keeper(path) for path in (template(), Path(os.environ["LAB_DATABASE"]))]
         worker_log.capture(project)
         self._log = worker_log.Log(project)
         flag = _Flag()
@@ -201,10 +201,11 @@ def _enter(project: Path) -> None:
     for kind in (DeprecationWarning, PendingDeprecationWarning, SyntaxWarning):
         warnings.filterwarnings("ignore", category=kind)
     sys.path.append(str(_MODULES))
-    from lab.pages.browser.standins import broker
+    from lab.pages.browser.standins import broker, network
     from lab.paths import EXAMPLES
 
     broker.install()
+    network.install()
     sys.path[:0] = [str(project), str(EXAMPLES)]
     os.environ.update(
         DJANGO_SETTINGS_MODULE="lab.pages.browser.settings",
@@ -219,6 +220,8 @@ def _enter(project: Path) -> None:
     # Alliance Auth's checks warn of what does not matter here.
     with contextlib.redirect_stderr(io.StringIO()):
         django.setup()
+    # A call that has Celery import all tasks sets Django up once more, and so would bring the console back.
+    django.setup = lambda set_prefix=True: None
     import allianceauth.authentication.views
     import allianceauth.middleware  # noqa: F401
 

@@ -28,7 +28,7 @@ class BuildKernel(PageKernel):
         problem = ""
         try:
             self.page_session.stage.recorder.wait(
-                lambda: not self.page_session.left() and self.page_session.stage.idle(),
+                self.page_session.stage.quiet,
                 DEADLINE or 3600,
                 "the end of every task that the cell sent",
             )

@@ -15,7 +15,7 @@ from kombu.exceptions import OperationalError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from lab import order, project
+from lab import order
 from lab.errors import LabError
 from lab.pages.kernel import PageKernel
 from lab.pages.live.session import LiveSession
@@ -42,7 +42,7 @@ class LiveKernel(PageKernel):
         self.shell.register_magic_function(self.page_session.define, "cell", "tasks")
         threading.Thread(target=self.watch, daemon=True).start()
         # What the page's first Run would otherwise spend on first imports.
-        project.reset_database()
+        self.page_session.database.reset()
 
     def publish(self, kind: str, data: object) -> None:
         """Send the page something of ours; from any thread."""

@@ -9,10 +9,10 @@ import multiprocessing
 import os
 import signal
 from multiprocessing.connection import Connection
-from typing import cast
 
 from lab.errors import LabError
-from lab.stage import Stage, Stages, WorkerSpec
+from lab.spec import WorkerSpec
+from lab.stage import Stage, Stages
 
 _fork = multiprocessing.get_context("fork")
 _PATIENCE = 60.0
@@ -24,9 +24,8 @@ class Nursery:
     def __init__(self, stages: Stages, stage: Stage) -> None:
         """Fork the nursery."""
         self._line, other = _fork.Pipe()
-        process = _fork.Process(target=_serve, args=(other, stages, stage), daemon=False)
+        process = _fork.Process(target=_serve, args=(other, stages, stage, os.getpid()), daemon=False)
         process.start()
-        stages.run.guard.register(cast(int, process.pid))
         other.close()
 
     def worker(self) -> int:
@@ -38,8 +37,8 @@ class Nursery:
         raise LabError("no new worker can be started: run again after a restart of the page's kernel")
 
 
-def _serve(line: Connection, stages: Stages, stage: Stage) -> None:
-    os.setsid()
+def _serve(line: Connection, stages: Stages, stage: Stage, parent: int) -> None:
+    stages.run.guard.part(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Ended workers need no grave.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)

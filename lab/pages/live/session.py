@@ -90,11 +90,12 @@ class LiveSession(Session):
 
     def running(self) -> bool:
         """Whether something that was sent has not ended."""
-        recorder = self.stage.recorder
+        recorder, idle = self.stage.recorder, self.stage.idle()
+        # Only now, as in Stage.quiet.
         recorder.pump(0.01)
         if len(recorder.events) != self._events:
             self._events, self._moved = len(recorder.events), time.monotonic()
-        if not self.stage.idle():
+        if not idle:
             return True
         left = self.left()
         lost = all(task.state == "sent" for task in left) and time.monotonic() - self._moved > _LOST

@@ -1,0 +1,3 @@
+from django.core.management import call_command
+
+call_command("how_full", wait=30)

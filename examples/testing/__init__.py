@@ -1,0 +1,1 @@
+"""The app of a reader, with tests of its own."""

@@ -1,0 +1,5 @@
+from myauth.settings.local import *
+
+from .apart import apart
+
+apart(globals())

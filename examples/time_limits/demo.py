@@ -1,0 +1,3 @@
+from time_limits.tasks import update_assets
+
+update_assets.delay(pages=12)

@@ -1,0 +1,3 @@
+from celery import current_app
+
+current_app.control.cancel_consumer("celery")
