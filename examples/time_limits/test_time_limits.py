@@ -236,7 +236,7 @@ def test_a_worker_with_threads_ignores_the_limits_of_a_call(rig):
     assert numbers(rig) == [*range(1, 13)]
 
 
-@pytest.mark.workers({}, {"pool": "prefork", "concurrency": 1, "queues": "prefork"})
+@pytest.mark.workers({"pool": "threads"}, {"pool": "prefork", "concurrency": 1, "queues": "prefork"})
 @pytest.mark.fresh
 @pytest.mark.broken_by(
     r"with limits set at runtime: \['failed', 'succeeded'\]",
