@@ -487,7 +487,7 @@ def test_when_a_worker_holds_as_many_retries_as_it_may_an_urgent_task_waits_for_
 
 @pytest.mark.fresh
 @pytest.mark.broken_by(
-    r"it holds [45]",
+    r"it holds [345]",
     **broken('        fetch(f"{esi}/status")\n', "        [update_wallet.delay(1, esi), fetch(esi)]\n"),
 )
 def test_one_message_for_many_objects_is_one_retry_that_is_held(rig):
