@@ -645,7 +645,9 @@ def test_a_chain_outlives_a_worker_that_is_stopped(rig):
     # It may take one link more before it sees that it shall stop.
     ended = len(rig.logged())
     assert 1 <= ended <= 2, f"it ended {rig.logged()}"
-    assert [run.state for run in rig.runs(CORPORATION)] == ["succeeded"] * ended + ["sent"]
+    *done, following = [run.state for run in rig.runs(CORPORATION)]
+    # One that it took too and had not begun it has given back.
+    assert (done, following in ("sent", "received")) == (["succeeded"] * ended, True), f"the next is {following}"
     rig.resume(1)
     workers = [run.worker for run in rig.finished(CORPORATION, 6)]
     assert workers == ["worker_00"] * ended + ["worker_01"] * (6 - ended)
