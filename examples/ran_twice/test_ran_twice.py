@@ -607,6 +607,13 @@ def test_revoking_the_id_stops_all_copies_of_a_countdown(rig):
             break
         # The first may have been due before: a machine that takes longer gets more time.
         ahead = 2 * took
+
+    def ends():
+        found = Counter(event["uuid"] for event in rig.events if event["type"] in ENDS)
+        return {found[one] for one in sent}
+
+    # Two copies are one entry of `unacked`, which goes with the first.
+    rig.wait(lambda: ends() == {2}, "two ends of each")
     begun = starts(rig, APP + "update_wallet")
     rig.same({begun[one] for one in sent}, {0}, "started {} times")
     revoked = Counter(event["uuid"] for event in rig.events if event["type"] == "task-revoked")
