@@ -3,7 +3,7 @@ import time
 from allianceauth.eveonline.models import EveCorporationInfo
 from allianceauth.services.hooks import get_extension_logger
 from celery import shared_task
-from django.db import OperationalError, close_old_connections, transaction
+from django.db import OperationalError, connection, transaction
 
 logger = get_extension_logger(__name__)
 
@@ -24,7 +24,7 @@ def count_members(corporation_id, pages):
 @shared_task
 def count_members_apart(corporation_id, pages):
     corporation = EveCorporationInfo.objects.get(corporation_id=corporation_id)
-    close_old_connections()
+    connection.close()
     corporation.member_count = ask_esi(corporation_id, pages)
     corporation.save()
     logger.info("%s has %d members", corporation, corporation.member_count)

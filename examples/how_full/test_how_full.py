@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from secrets import token_hex
 from urllib.parse import urlsplit
 
 import allianceauth
@@ -531,6 +532,12 @@ def test_a_task_that_keeps_pythons_lock_makes_its_worker_silent(rig):
 # Flower.
 
 
+def start_flower(rig, *options):
+    """Start Flower on this machine only; return its process and its address."""
+    process = rig.start("celery", "-A", "myauth", "flower", "--address=127.0.0.1", "--port=0", *options)
+    return process, rig.wait(lambda: re.search(r"Visit me at (\S+?)/?\s", rig.printed(process)), "Flower's start")[1]
+
+
 @contextmanager
 def flower(rig, monkeypatch):
     """Start Flower with its API open, on this machine only; yield what asks it for the JSON at a path."""
@@ -538,8 +545,7 @@ def flower(rig, monkeypatch):
     # Flower asks workers for events every five seconds: here it need not take so long.
     monkeypatch.setattr(flower_events.Events, "events_enable_interval", 200)
     before = listeners(rig)
-    process = rig.start("celery", "-A", "myauth", "flower", "--address=127.0.0.1", "--port=0")
-    url = rig.wait(lambda: re.search(r"Visit me at (\S+?)/?\s", rig.printed(process)), "Flower's start")[1]
+    process, url = start_flower(rig)
     rig.wait(lambda: listeners(rig) > before, "Flower's ear for events")
     yield lambda path: requests.get(url + path, timeout=PATIENT).json()
     rig.stop(process)
@@ -555,7 +561,7 @@ def lengths(ask):
     return {row["name"]: row["messages"] for row in ask("/api/queues/length")["active_queues"]}
 
 
-@pytest.mark.workers({"program": "worker_services"})
+@pytest.mark.workers
 @pytest.mark.broken_by(r"flower counts", file="tasks.py", old=PLAIN, new=AT_SERVICES)
 def test_flower_counts_ten_lists_of_the_queues_of_which_it_knows_a_worker(rig, monkeypatch):
     """Flower counts all ten lists of each queue of which a worker has answered it; of no worker, those of `celery`.
@@ -566,10 +572,11 @@ def test_flower_counts_ten_lists_of_the_queues_of_which_it_knows_a_worker(rig, m
         tasks.update_corporation.apply_async([98000001], priority=priority)
     with rig.hold(UPDATE), flower(rig, monkeypatch) as ask:
         before = lengths(ask)
+        rig.start_worker(program="worker_services")
         rig.send(tasks.update_corporation, 3, 98000001, queue="services")
         rig.started(UPDATE)
         taken(rig, 1)
-        rig.wait(lambda: ask("/api/workers?refresh=1"), "an answer of the worker")
+        rig.wait(lambda: ask("/api/workers?refresh=1") and lengths(ask) != before, "a look at another queue")
         after = lengths(ask)
     rig.finished(UPDATE, 3)
     drop(rig)
@@ -631,6 +638,11 @@ def test_flower_shows_what_a_killed_worker_ran_as_started_for_ever(rig, monkeypa
         rig.same(states(ask), {"STARTED": 5, "RECEIVED": 2, "SUCCESS": 1}, "flower says {}")
 
 
+def with_conf(workers):
+    """Return the workers that have told Flower their settings; it asks for one thing after the other."""
+    return [worker for worker in workers.values() if "conf" in worker]
+
+
 def states(ask):
     return dict(Counter(task["state"] for task in ask("/api/tasks").values()))
 
@@ -641,17 +653,19 @@ def test_flowers_open_api_shows_the_password_of_redis(rig, monkeypatch):
     """Flower's API refuses to answer until it is opened or has a login; open, it shows the password in `CACHES`."""
     password = urlsplit(current_app.conf.broker_url).password
     with flower(rig, monkeypatch) as ask:
-        rig.wait(lambda: ask("/api/workers?refresh=1"), "an answer of the worker")
-        (worker,) = ask("/api/workers").values()
+        (worker,) = rig.wait(lambda: with_conf(ask("/api/workers?refresh=1")), "an answer of the worker")
         shown = worker["conf"]["CACHES"]["default"]["LOCATION"]
         masked = worker["conf"]["BROKER_URL"]
     assert password in shown, f"it answers {shown}"
     assert password not in masked
     monkeypatch.delenv("FLOWER_UNAUTHENTICATED_API")
-    closed = rig.start("celery", "-A", "myauth", "flower", "--address=127.0.0.1", "--port=0")
-    url = rig.wait(lambda: re.search(r"Visit me at (\S+?)/?\s", rig.printed(closed)), "Flower's start")[1]
-    rig.same(requests.get(f"{url}/api/workers", timeout=PATIENT).status_code, 401, "it answers {}")
-    rig.stop(closed)
+    login = ("Kaia_Tennen", token_hex())
+    codes = []
+    for option, given in (((), (None,)), ((f"--basic-auth={':'.join(login)}",), (None, login))):
+        process, url = start_flower(rig, *option)
+        codes += [requests.get(f"{url}/api/workers", auth=one, timeout=PATIENT).status_code for one in given]
+        rig.stop(process)
+    rig.same(codes, [401, 401, 200], "it answers {}")
 
 
 # Progress.

@@ -621,7 +621,9 @@ def test_with_unlock_before_run_a_retry_holds_no_lock(rig):
     rig.wait(lambda: any(run.retries for run in rig.runs()), "a retry")
     due_in_a_second(rig, since)
     rig.same(start(recount_pilots, 98000001), "accepted", "after the first attempt: {}")
-    assert [(run.state, len(run.retries), run.exception[:12]) for run in rig.settle()] == [
+    rig.settle()
+    rig.wait(lambda: all(run.retries for run in rig.runs()), "word of both retries")
+    assert [(run.state, len(run.retries), run.exception[:12]) for run in rig.runs()] == [
         ("failed", 1, "DoesNotExist")
     ] * 2
     corporations()
@@ -643,7 +645,8 @@ def test_unlock_before_run_accepts_one_start_while_another_runs(rig):
     """With `unlock_before_run` a start is rejected while another waits, accepted while that one runs: then both run."""
     since = time.time()
     with held(COUNTS):
-        rig.prints("demo_unlock.py", "while the first waits: rejected\n")
+        with rig.hold("queue_once.tasks.recount_fleets"):
+            rig.prints("demo_unlock.py", "while the first waits: rejected\n")
         due_in_a_second(rig, since)
         come(rig, COUNTS)
         rig.same(start(recount_fleets, 98000001), "accepted", "while it runs: {}")

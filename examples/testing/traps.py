@@ -111,5 +111,5 @@ class WorkerTests(SimpleTestCase):
 
     def test_green_with_five_threads(self):
         with worker():
-            (told,) = current_app.control.inspect().stats().values()
+            (told,) = current_app.control.inspect(timeout=10, limit=1).stats().values()
         print(told["pool"]["implementation"], told["pool"]["max-concurrency"])

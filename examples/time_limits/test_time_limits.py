@@ -254,7 +254,8 @@ def test_limits_set_at_runtime_are_confirmed_and_ignored_by_both_pools(rig):
         tasks.update_corporations.apply_async([[*range(98000001, 98000007)]], queue=queue)
     runs = sorted(rig.finished(CORPORATIONS, 2), key=lambda run: run.worker)
     rig.same([run.state for run in runs], ["succeeded"] * 2, "with limits set at runtime: {}")
-    assert min(run.ended - run.started for run in runs) > 0.2
+    # On prefork a start may be told late.
+    assert min(run.ended - run.received for run in runs) > 0.2
     assert numbers(rig) == sorted([*range(1, 7)] * 2)
 
 
@@ -277,6 +278,7 @@ def test_a_worker_with_threads_ignores_the_limits_of_the_settings(rig, monkeypat
 
 
 @pytest.mark.workers(PREFORK)
+@pytest.mark.timed(0.3)
 @pytest.mark.broken_by(r"did not happen|it succeeded", **limits("soft_time_limit=0.5, time_limit=1", "update_assets"))
 def test_on_prefork_the_soft_limit_raises_in_the_task(rig):
     """On the pool `prefork` the soft limit raises `SoftTimeLimitExceeded` in the task, which fails."""
@@ -616,19 +618,23 @@ def test_on_prefork_revoke_reaches_what_a_worker_has_taken_and_not_begun(rig):
     rig.same(numbers(rig), [1, 2, 3, 4, 5], "ran: {}")
 
 
+@pytest.mark.fresh
 @pytest.mark.broken_by(r"it ran", file="demo_revoke.py", old="revoke(result.id)", new="revoke('another')")
 def test_a_revoked_countdown_is_held_until_it_is_due_and_then_thrown_away(rig):
     """A worker keeps a revoked countdown until it is due, and throws it away then."""
-    since = time.time()
-    rig.demo("demo_revoke.py")
+    # One that is due in ten minutes is held while we look, however long that takes.
+    far = tasks.update_member.apply_async([2112000002], countdown=600).id
     let_them_take(rig, 1)
+    revoke(rig, far)
     (held,) = replies([current_app.control.inspect(timeout=SOON, limit=1).scheduled()])
     kept = rig.redis.hlen("unacked")
+    since = time.time()
+    rig.demo("demo_revoke.py")
     (run,) = rig.finished(MEMBER)
     assert run.state == "revoked", f"it ran: {run.state}"
     assert rig.logged() == []
-    assert (len(held), kept) == (1, 1), f"{len(held)} scheduled, {kept} unacked"
-    (sent,) = [event for event in rig.events if event["type"] == "task-sent"]
+    assert ([one["request"]["id"] for one in held], kept) == ([far], 1), f"{len(held)} scheduled, {kept} unacked"
+    (sent,) = [event for event in rig.events if event["type"] == "task-sent" and event["uuid"] == run.id]
     due = datetime.fromisoformat(sent["eta"]).timestamp()
     assert run.ended + since >= due - 0.1
     assert due - sent["timestamp"] <= 1 <= due - since
@@ -733,7 +739,8 @@ def test_a_flag_in_the_cache_stops_what_runs_and_what_waits_on_every_worker(rig)
 
     Thirty starts on two workers of five threads. When the flag is gone, a new start runs to its end.
     """
-    ids = [*range(98000001, 98000081)]
+    # More than a task can take before the flag is set: they stop there.
+    ids = [*range(98000001, 98000981)]
     for _ in range(30):
         tasks.update_corporations.delay(ids)
     rig.started(CORPORATIONS, 10)
@@ -742,7 +749,7 @@ def test_a_flag_in_the_cache_stops_what_runs_and_what_waits_on_every_worker(rig)
     rig.demo("demo_stop.py")
     assert cache.ttl(tasks.STOP) is None, "the flag ends by itself"
     rig.settle()
-    stopped = [line for line in rig.logged() if line.startswith("INFO Stopped before corporation 980000")]
+    stopped = [line for line in rig.logged() if line.startswith("INFO Stopped before corporation 980")]
     assert len(stopped) == 30, f"{len(stopped)} have stopped"
     # Ten had begun, at most.
     assert sum(line.endswith(" 98000001") for line in stopped) >= 20

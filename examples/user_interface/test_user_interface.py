@@ -99,6 +99,11 @@ def another(rig):
     return User.objects.create(username="Another")
 
 
+def timestamps(rig, kind):
+    """Return when each event of a kind was told."""
+    return [event["timestamp"] for event in rig.events if event["type"] == kind]
+
+
 def told(user=None):
     """Return (level, title) of what Auth has told, in order; of `user`, or of all users."""
     found = Notification.objects.filter(user=user) if user else Notification.objects.all()
@@ -506,11 +511,10 @@ def test_on_failure_tells_the_user_once_after_the_last_retry(rig):
     (run,) = rig.finished(AUDIT_NEW, after="demo_retrying.py")
     assert told() == [("danger", "Audit of your new corporation failed")], f"told {told()}"
     assert run.exception == "DoesNotExist('EveCorporationInfo matching query does not exist.')"
-    retried = [event["timestamp"] for event in rig.events if event["type"] == "task-retried"]
-    assert len(retried) == 2, f"failed after {len(retried)} retries"
+    retried = rig.wait(lambda: len(at := timestamps(rig, "task-retried")) == 2 and at, "word of two retries")
     notification = Notification.objects.get()
     assert notification.message == REASON
-    assert notification.timestamp.timestamp() > max(retried)
+    assert notification.timestamp.timestamp() > max(timestamps(rig, "task-received"))
     received = [event for event in rig.events if event["type"] == "task-received"]
     # A retry is due a second after the attempt before it, whose end is told a little later.
     due = [dt.datetime.fromisoformat(event["eta"]).timestamp() for event in received if event.get("eta")]

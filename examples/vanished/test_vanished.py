@@ -641,6 +641,7 @@ def test_over_a_restart_of_redis_what_a_worker_runs_goes_on_and_what_it_holds_ma
         rig.send(tasks.update_corporation, 20, 98000001)
         rig.started(CORPORATION, 5)
         held(rig, 6, 10)
+        rig.wait(lambda: sum(run.received is not None for run in rig.runs()) == 11, "the receipt of eleven")
         holds = {int(run.args[1:-2]) for run in rig.runs() if run.received and not run.started}
         rig.server.stop()
         rig.server.start()

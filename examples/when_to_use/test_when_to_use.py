@@ -360,9 +360,9 @@ def test_where_redis_keeps_silent_a_logged_in_page_raises(rig, monkeypatch, corp
     """
     rig.same(get_redis_connection().connection_pool.make_connection().socket_timeout, 5, "it waits {} s")
     impatient = settings.CACHES["default"]["LOCATION"] + "?socket_timeout=0.1"
+    client = browser()
     monkeypatch.setitem(settings.CACHES["default"], "LOCATION", impatient)
     del caches["default"]
-    client = browser()
     with rig.server.silent(), pytest.raises(redis.TimeoutError):
         client.post(reverse("when_to_use:update_inline", args=[98000001]))
     assert members() == 0
