@@ -48,11 +48,14 @@ def starts(rig, one):
 
 
 def tries(rig):
-    """Return by task how long its first retry waits: at least, and at most, by the worker's own clock."""
+    """Return by task how long its first retry waits: at least, and at most, by the worker's own clock.
+
+    It begins after its receipt. Of its start a worker of prefork tells late.
+    """
     began, sent = {}, {}
     for event in rig.events:
-        if event["type"] == "task-started":
-            began[event["uuid"]] = min(event["timestamp"], began.get(event["uuid"], event["timestamp"]))
+        if event["type"] == "task-received":
+            began.setdefault(event["uuid"], event["timestamp"])
         elif event["type"] == "task-sent":
             sent.setdefault(event["uuid"], {})[event["retries"]] = event
     found = {}

@@ -102,6 +102,10 @@ def due_times(rig):
     return found
 
 
+def waiting_for_the_limit(rig):
+    return sum(run.received is not None and run.started is None for run in rig.runs(HISTORY))
+
+
 def none_held(rig):
     """Return the ids of the limited tasks that a worker has fetched, once all of them have ended."""
     fetched = [run for run in rig.runs(HISTORY) if run.received is not None]
@@ -615,6 +619,7 @@ def test_an_urgent_task_behind_a_limited_backlog_waits_for_the_limit(rig):
     received(rig, 6)
     asked = {}
     for _ in range(5):
+        rig.wait(lambda: waiting_for_the_limit(rig) >= 5, "five that are held")
         at = time.time()
         asked[tasks.update_corporation.apply_async(args=[98000001], priority=1).id] = at
         rig.finished(UPDATE, len(asked))
