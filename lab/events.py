@@ -84,6 +84,9 @@ def runs(events: Iterable[dict[str, Any]], began: float) -> list[TaskRun]:
             run.retries.append(at)
         else:
             run.ended = at
+            # A prefork pool tells of a start when its child has told it, which may be late.
+            if run.started is not None and "runtime" in event:
+                run.started = min(run.started, at - event["runtime"])
             run.exception = event.get("exception", "")
     late = float("inf")
     return sorted(found.values(), key=lambda run: (late if run.started is None else run.started, run.sent or 0))

@@ -506,7 +506,7 @@ def test_a_scattered_task_never_starts_before_its_time(rig):
     due = due_times(rig)
     for number, (args, run) in enumerate(sorted(runs.items())):
         told = f"{args} was due at {due.get(run.id)}, started at {run.started}"
-        assert number == 0 or scatter.started + number / 5 <= due.get(run.id, 0) <= run.sent + number / 5, told
+        assert number == 0 or scatter.received + number / 5 <= due.get(run.id, 0) <= run.sent + number / 5, told
         assert run.started >= due.get(run.id, 0) - ROUNDING, told
 
 
@@ -521,7 +521,7 @@ def test_a_scatter_takes_its_time_and_a_loop_does_not(rig):
     tasks.scatter_corporations.delay(seconds=1)
     rig.settle()
     scattered = starts(rig)[40:]
-    # The start of the task that scatters: the countdowns begin right after it.
+    # The countdowns begin when the task that scatters has started.
     (scatter,) = rig.runs("smoothing.tasks.scatter_corporations")
     rig.same(
         Counter(run.args for run in rig.runs(UPDATE)),
@@ -534,7 +534,7 @@ def test_a_scatter_takes_its_time_and_a_loop_does_not(rig):
         [],
         "started before their time: {}",
     )
-    half = sum(at - scatter.started >= 0.5 for at in due.values())
+    half = sum(at - scatter.received >= 0.5 for at in due.values())
     assert half >= 20, f"{half} of 40 were due after half time"
     loop = [start - at_once[0] for start in at_once]
     spread = [start - scatter.started for start in scattered]
@@ -559,15 +559,17 @@ def test_a_trickle_holds_one_countdown_at_a_time(rig):
     updated = sorted(run.args for run in rig.runs(UPDATE))
     rig.same(updated, [f"[{98000001 + number}]" for number in range(4)], "updated {}")
     trickle = rig.runs(TRICKLE)
+    due = due_times(rig)
+    # The first step has no countdown.
+    until = {step.id: due.get(step.id, step.received) for step in trickle}
     rig.same(
-        max(sum(other.received <= run.received < other.started for other in trickle) for run in trickle),
+        max(sum(other.received <= run.received < until[other.id] for other in trickle) for run in trickle),
         1,
         "{} held at a time",
     )
-    due = due_times(rig)
-    steps = [(step.started, due.get(later.id, 0) - 0.3, later.sent) for step, later in pairwise(trickle)]
+    steps = [(until[step.id], until[later.id] - 0.3, later.sent) for step, later in pairwise(trickle)]
     assert len(steps) == 3, f"the steps are {steps}"
-    # The countdown begins after the step has, and before it is told that the next was sent.
+    # A step is due, then the countdown of the next begins, then it is told that the next was sent.
     assert all(sorted(step) == list(step) for step in steps), f"the steps are {steps}"
 
 

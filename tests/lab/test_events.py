@@ -32,6 +32,11 @@ def test_a_retried_task_is_one_run_though_its_retry_is_told_after_its_end() -> N
     assert (run.started, run.retries, run.ended, run.state, run.parent) == (1, [2, 5], 4, "succeeded", "")
 
 
+def test_a_start_that_is_told_late_is_not_after_the_end_less_what_the_task_took() -> None:
+    late, early = (runs([event("started", "one", at), event("succeeded", "one", 5, runtime=2)], 1000) for at in (4, 1))
+    assert (late[0].started, early[0].started) == (3, 1)
+
+
 @pytest.mark.parametrize("state", ["sent", "received", "started", "retried"])
 def test_a_task_is_over_when_it_succeeded_failed_or_was_thrown_away(state: str) -> None:
     assert not TaskRun("one", state=state).over

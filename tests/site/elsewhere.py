@@ -140,7 +140,7 @@ class Elsewhere:
     def call(self, file: str, *, to_the_end: bool = True) -> Called:
         """Run a file of the app, a script of calls, on an untouched database, as a page does.
 
-        Wait for the end of all that it sent, or else until the worker has taken it.
+        Wait for the end of all that it sent and its tasks sent, or else until the worker has taken what it sent itself.
         """
         database.copy(self._untouched, self.folder / "copy.sqlite3")
         self._cache.flushdb()
@@ -162,7 +162,8 @@ class Elsewhere:
         def settled() -> bool:
             runs = recorder.runs()
             if not to_the_end:
-                return all(run.state != "sent" for run in runs)
+                # What a task of an earlier call sends may come when this one has told the worker to take nothing.
+                return all(run.state != "sent" for run in runs if not run.parent)
             return all(run.over for run in runs) and self._stage.idle()
 
         recorder.wait(settled, 30, f"the worker's part in {file}")
