@@ -84,9 +84,10 @@ def runs(events: Iterable[dict[str, Any]], began: float) -> list[TaskRun]:
             run.retries.append(at)
         else:
             run.ended = at
-            # A prefork pool tells of a start when its child has told it, which may be late.
-            if run.started is not None and "runtime" in event:
-                run.started = min(run.started, at - event["runtime"])
+            # A prefork pool tells of a start when its child has told it, which may be late. Where Celery has taken a
+            # task for one that has succeeded already, there is no such time.
+            if run.started is not None:
+                run.started = min(run.started, at - (event.get("runtime") or 0))
             run.exception = event.get("exception", "")
     late = float("inf")
     return sorted(found.values(), key=lambda run: (late if run.started is None else run.started, run.sent or 0))
@@ -110,7 +111,12 @@ def record(those: list[TaskRun]) -> list[dict[str, Any]]:
 
 
 class Recorder:
-    """Reads the event stream of one broker database, in the caller's own thread."""
+    """Reads the event stream of one broker database, in the caller's own thread.
+
+    `patience` is the part of each deadline that is waited.
+    """
+
+    patience = 1.0
 
     def __init__(self, app: Any, url: str) -> None:
         """Subscribe to the events of `app` at broker `url`."""
@@ -165,7 +171,7 @@ class Recorder:
             return len(self.events)
 
         try:
-            return wait_until(condition, timeout, what, progress=seen, pause=lambda: self.pump(0.05))
+            return wait_until(condition, timeout * self.patience, what, progress=seen, pause=lambda: self.pump(0.05))
         except TimedOut as error:
             seen_runs = (f"{run.name.rpartition('.')[2]}{run.args} {run.state}" for run in self.runs())
             raise TimedOut(f"{error}; seen: {', '.join(seen_runs) or 'no task'}") from None
@@ -192,7 +198,7 @@ class Recorder:
             return all(run.started is None or run.ended is not None for run in self.runs())
 
         with contextlib.suppress(TimedOut):
-            return bool(self.wait(ended, _REST, "the end of what still runs"))
+            return bool(self.wait(ended, _REST / self.patience, "the end of what still runs"))
         return False
 
     def busy(self) -> float:

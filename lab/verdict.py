@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from lab.__main__ import QUIET
+from lab.events import Recorder
 from lab.plugin import Claims
 from lab.processes import deadline
 from lab.run import Run
@@ -45,11 +46,12 @@ class _Verdict:
         self.red.append({"test": test, "when": when, "message": message})
 
 
-def of(own: Run, *what: str, seconds: float = 0) -> dict[str, Any]:
+def of(own: Run, *what: str, seconds: float = 0, patience: float = 1) -> dict[str, Any]:
     """Run pytest on `what` in this fork and return `green`, a count, and `red`, each with `test`, `when`, `message`.
 
-    A test that takes longer than `seconds` is red; 0 stands for none.
+    A test that takes longer than `seconds` is red; 0 stands for none. It waits for `patience` of each deadline.
     """
+    Recorder.patience = patience
     # A sixth of a second of each worker's start; the examples' own run has made them.
     os.environ["CELERY_SKIP_CHECKS"] = "1"
     verdict = _Verdict(seconds)

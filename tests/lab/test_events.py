@@ -33,8 +33,14 @@ def test_a_retried_task_is_one_run_though_its_retry_is_told_after_its_end() -> N
 
 
 def test_a_start_that_is_told_late_is_not_after_the_end_less_what_the_task_took() -> None:
-    late, early = (runs([event("started", "one", at), event("succeeded", "one", 5, runtime=2)], 1000) for at in (4, 1))
-    assert (late[0].started, early[0].started) == (3, 1)
+    events: list[tuple[float, dict[str, Any]]] = [
+        (4, {"runtime": 2}),
+        (1, {"runtime": 2}),
+        (4, {"runtime": None}),
+        (4, {}),
+    ]
+    told = [runs([event("started", "one", at), event("succeeded", "one", 5, **more)], 1000) for at, more in events]
+    assert [run.started for (run,) in told] == [3, 1, 4, 4]
 
 
 @pytest.mark.parametrize("state", ["sent", "received", "started", "retried"])
