@@ -4,6 +4,7 @@ Most of a claim is waiting, so a few lanes on two cores end sooner than one.
 """
 
 import contextlib
+import gc
 import json
 import multiprocessing
 import os
@@ -139,6 +140,9 @@ def each(
     takes longer than `patience` seconds is ended. With `lines`, each notes what it executes of the examples. `Gone`
     where the broker is; no lane is left then, nor where the caller looks no further.
     """
+    # A lane would walk through all that it shares with us before it starts a process.
+    gc.collect()
+    gc.freeze()
     todo = list(enumerate(works))
     lanes: list[tuple[int, Lane]] = []
     with contextlib.closing(Watch(standing.broker)) as watch, contextlib.ExitStack() as ending:

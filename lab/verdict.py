@@ -55,7 +55,8 @@ def of(own: Run, *what: str, seconds: float = 0, patience: float = 1) -> dict[st
     # A sixth of a second of each worker's start; the examples' own run has made them.
     os.environ["CELERY_SKIP_CHECKS"] = "1"
     verdict = _Verdict(seconds)
-    pytest.main([*QUIET, *what], plugins=[Claims(own, own.folder / "voids"), verdict])
+    # Two seconds on a busy machine, to tell in lines of source what nobody reads.
+    pytest.main([*QUIET, "--tb=line", *what], plugins=[Claims(own, own.folder / "voids"), verdict])
     return {"green": verdict.green, "red": verdict.red}
 
 
