@@ -283,6 +283,7 @@ def test_on_commit_the_lock_is_taken_after_the_commit_and_a_second_start_rejecte
         assert len(transaction.get_connection().run_on_commit) == 2
         assert rig.waiting() == {}
     rig.same(sum(rig.waiting().values()), 1, "{} messages wait")
+    due_in(1, rig)
     assert locks() == ["qo_locks.tasks.update_wallet_corporation_id-98000001"]
     assert EveCorporationInfo.objects.get(corporation_id=98000001).corporation_name == "Jita Logistics"
     rig.start_worker()
