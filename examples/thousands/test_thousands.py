@@ -269,7 +269,7 @@ def test_a_limit_of_83_a_minute_lets_nearly_5000_an_hour_start(rig):
 @pytest.mark.fresh
 @pytest.mark.workers({"concurrency": 1})
 def test_a_list_of_all_rows_makes_the_worker_grow_and_an_iterator_does_not(rig, notes):
-    """With 20,000 rows `iterator()` lets a warm worker grow by less than a third of what a list does."""
+    """With 20,000 rows `iterator()` lets a warm worker of one thread grow by less than a third of what a list does."""
     Member.objects.filter(pk=make_members(MANY)[0]).update(updated_at=timezone.now())
     sizes = []
     # One process runs all of them. What it loads with its first task is none of it.
