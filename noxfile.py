@@ -93,7 +93,8 @@ def run(session: nox.Session, *command: str, code: tuple[int, ...] = (0,)) -> No
     session.run(
         python,
         *command,
-        env={"LAB_PARENT": str(os.getpid())},
+        # An empty word is none: what was compiled is kept, or hundreds of processes would compile it anew.
+        env={"LAB_PARENT": str(os.getpid()), "PYTHONDONTWRITEBYTECODE": ""},
         external=True,
         success_codes=code,
         interrupt_timeout=10,
@@ -148,7 +149,8 @@ def matrix(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def tests(session: nox.Session) -> None:
     """Test the lab itself: its errors, its manners with a lent Redis, what it leaves behind. Pytest's options."""
-    run(session, "-m", "pytest", "-q", "tests/lab", *session.posargs)
+    # Most of it is waiting for runs of their own.
+    run(session, "-m", "pytest", "-q", "-n", "2", "--dist", "loadgroup", "tests/lab", *session.posargs)
 
 
 def _online(session: nox.Session) -> None:

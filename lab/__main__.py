@@ -1,12 +1,10 @@
 """`python -m lab`: run the examples and write the evidence; `nox -s examples` calls it."""
 
-import contextlib
 import os
 import sys
 import time
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,7 +58,7 @@ def _all(standing: run.Run, names: list[str], options: list[str], began: float, 
     shown = dict.fromkeys(names, 0)
     trouble: list[str] = []
     works = [partial(_chapter, name, options) for name in order]
-    _load(standing.folder)
+    standing.load()
     try:
         for place, lane, ended in lanes.each(standing, standing.lanes(LANES), _DATABASES, works, _PATIENCE, lines=True):
             name, text = order[place], lane.output()
@@ -88,18 +86,6 @@ def _all(standing: run.Run, names: list[str], options: list[str], began: float, 
     print(f"{line} · Python {versions['python']} · {versions['broker']} · {versions['database']}")
     print(kept, end="")
     return int(bool(trouble))
-
-
-def _load(folder: Path) -> None:
-    """Load once what each worker would load anew: Django's checks and the tasks of every app."""
-    from myauth.celery import app
-
-    # Django's checks set its logging up anew; the handlers keep the file, so it stays open.
-    log = (folder / "load.log").open("w", buffering=1)
-    # What can't be loaded, pytest tells of its chapter.
-    with contextlib.redirect_stderr(log), contextlib.suppress(Exception):
-        app.loader.import_default_modules()
-    os.environ["CELERY_SKIP_CHECKS"] = "1"
 
 
 def _claims(found: dict[str, dict[str, Any]]) -> dict[str, list[evidence.Claim]]:

@@ -23,13 +23,19 @@ class Unequal(LabError, AssertionError):
 
 
 def told(main: Callable[[list[str]], int]) -> int:
-    """Run a command on the words of its command line and return its exit code; 1 where a `LabError` ended it."""
+    """Run a command on the words of its command line and return its exit code.
+
+    1 where a `LabError` ended it, 130, as shells have it, where Ctrl-C did.
+    """
     signal.signal(signal.SIGINT, _interrupt)
     try:
         return main(sys.argv[1:])
     except LabError as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("Stopped by Ctrl-C.", file=sys.stderr)
+        return 130
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

@@ -113,10 +113,11 @@ def record(those: list[TaskRun]) -> list[dict[str, Any]]:
 class Recorder:
     """Reads the event stream of one broker database, in the caller's own thread.
 
-    `patience` is the part of each deadline that is waited.
+    `patience` is the part of each deadline that is waited, and `cut_short` whether a wait has ended for that alone.
     """
 
     patience = 1.0
+    cut_short = False
 
     def __init__(self, app: Any, url: str) -> None:
         """Subscribe to the events of `app` at broker `url`."""
@@ -173,6 +174,7 @@ class Recorder:
         try:
             return wait_until(condition, timeout * self.patience, what, progress=seen, pause=lambda: self.pump(0.05))
         except TimedOut as error:
+            Recorder.cut_short = self.patience < 1
             seen_runs = (f"{run.name.rpartition('.')[2]}{run.args} {run.state}" for run in self.runs())
             raise TimedOut(f"{error}; seen: {', '.join(seen_runs) or 'no task'}") from None
 

@@ -92,6 +92,7 @@ def main(argv: list[str]) -> int:
     known, names, _ = parser.take(argv)
     began = time.monotonic()
     with run.standing(broker.own(), known.database, known.pool) as standing:
+        standing.load()
         system = database.system(known.database).lower()
         differ = matrix.differing(standing.versions(), known.pool or "threads", system)
         return _all(standing, names, ["-k", known.k], differ, began)
@@ -156,7 +157,7 @@ def _judge(item: Break, found: dict[str, Any]) -> tuple[bool, str]:
 
 
 def _collect(standing: run.Run, names: list[str], options: list[str]) -> tuple[list[Break], list[str]]:
-    # In a fork, so that this process stays without the chapters' modules.
+    # In a fork, so that this process stays without the modules of the chapters' tests.
     ours, theirs = _fork.Pipe()
 
     def collect() -> None:

@@ -1,13 +1,18 @@
 """Lay a changed copy of a chapter over the original in a fork of a run: what `falsify` and `mutants` have in common."""
 
 import ast
+import contextlib
 import importlib
+import inspect
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
+
+from celery import signals
+from celery.utils.dispatch.signal import Signal
 
 from lab.paths import EXAMPLES, chapters
 
@@ -20,16 +25,13 @@ def lay_over(chapter: str, folder: Path, file: str = "", change: Callable[[str],
 
     Whatever `change` or the import of the changed file raises comes through.
     """
-    from myauth.celery import app
-
-    app.finalize()
     copy = folder / chapter
     shutil.copytree(EXAMPLES / chapter, copy, ignore=shutil.ignore_patterns("__pycache__"))
     if file:
         (copy / file).write_text(change((copy / file).read_text()))
     package = importlib.import_module(chapter)
     package.__path__ = [str(copy)]
-    _forget(chapter, app, models=file == _MODELS)
+    _forget(chapter, models=file == _MODELS)
     if file == _MODELS:
         importlib.import_module(f"{chapter}.models")
     if file == "local.py":
@@ -38,19 +40,29 @@ def lay_over(chapter: str, folder: Path, file: str = "", change: Callable[[str],
         _look_for_templates(chapter, copy)
     if (copy / "auth_hooks.py").exists():
         importlib.import_module(f"{chapter}.auth_hooks")
+    # Workers look for the tasks of an app once, which the process that they are forked from has done. What can't be
+    # loaded, pytest tells.
+    if (copy / "tasks.py").exists():
+        with contextlib.suppress(Exception):
+            importlib.import_module(f"{chapter}.tasks")
 
 
-def _forget(chapter: str, app: Any, *, models: bool) -> None:
+def _forget(chapter: str, *, models: bool) -> None:
     """Drop the chapter's modules, tasks, views and hooks, so that the copy's are loaded in their place."""
     from allianceauth import hooks
     from django.apps import apps
     from django.urls import clear_url_caches
+    from myauth.celery import app
 
     stays = ("apps",) if models else ("models", "apps")
     for name in list(sys.modules):
         inside = name.startswith(f"{chapter}.") and name.split(".")[1] not in stays
         if inside or name in ("myauth.urls", "allianceauth.urls"):
-            del sys.modules[name]
+            _disconnect(sys.modules.pop(name))
+            # `from . import views` would find it there.
+            package, _, own = name.rpartition(".")
+            if package in sys.modules:
+                vars(sys.modules[package]).pop(own, None)
     if models:
         apps.all_models[chapter].clear()
         apps.clear_cache()
@@ -60,6 +72,14 @@ def _forget(chapter: str, app: Any, *, models: bool) -> None:
     for registered in hooks._hooks.values():
         registered[:] = [hook for hook in registered if not hook.__module__.startswith(chapter)]
     clear_url_caches()
+
+
+def _disconnect(module: ModuleType) -> None:
+    """Let none of the module's functions answer Celery's signals any more."""
+    known = [one for one in vars(signals).values() if isinstance(one, Signal)]
+    for function in filter(inspect.isfunction, vars(module).values()):
+        for signal in known:
+            signal.disconnect(function)
 
 
 def _look_for_templates(chapter: str, copy: Path) -> None:

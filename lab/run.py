@@ -35,6 +35,18 @@ class Run:
         servers = {"broker": self.broker.version, "database": self.database.version}
         return {**found, "python": platform.python_version(), **servers}
 
+    def load(self) -> None:
+        """Load once what each worker of each lane would load anew: Django's checks and the tasks of every app."""
+        from myauth.celery import app
+
+        # Django's checks set its logging up anew; the handlers keep the file, so it stays open.
+        log = (self.folder / "load.log").open("w", buffering=1)
+        # What can't be loaded, pytest tells of its chapter.
+        with contextlib.redirect_stderr(log), contextlib.suppress(Exception):
+            app.loader.import_default_modules()
+            app.finalize()
+        os.environ["CELERY_SKIP_CHECKS"] = "1"
+
     def lanes(self, wanted: int) -> int:
         """Return how many of the lanes that are wanted broker and database carry side by side."""
         return 1 if self.broker.databases == 1 or self.database.alone else wanted

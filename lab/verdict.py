@@ -1,6 +1,5 @@
 """How claims' tests go in a fork whose examples or settings were changed."""
 
-import os
 from collections.abc import Generator
 from typing import Any
 
@@ -49,15 +48,14 @@ class _Verdict:
 def of(own: Run, *what: str, seconds: float = 0, patience: float = 1) -> dict[str, Any]:
     """Run pytest on `what` in this fork and return `green`, a count, and `red`, each with `test`, `when`, `message`.
 
-    A test that takes longer than `seconds` is red; 0 stands for none. It waits for `patience` of each deadline.
+    A test that takes longer than `seconds` is red; 0 stands for none. It waits for `patience` of each deadline;
+    `cut_short` tells whether that ended a wait.
     """
-    Recorder.patience = patience
-    # A sixth of a second of each worker's start; the examples' own run has made them.
-    os.environ["CELERY_SKIP_CHECKS"] = "1"
+    Recorder.patience, Recorder.cut_short = patience, False
     verdict = _Verdict(seconds)
     # Two seconds on a busy machine, to tell in lines of source what nobody reads.
     pytest.main([*QUIET, "--tb=line", *what], plugins=[Claims(own, own.folder / "voids"), verdict])
-    return {"green": verdict.green, "red": verdict.red}
+    return {"green": verdict.green, "red": verdict.red, "cut_short": Recorder.cut_short}
 
 
 def without_a_test(test: str, why: str) -> dict[str, Any]:

@@ -124,6 +124,7 @@ def test_a_fork_whose_parent_is_killed_before_it_parts_goes_no_further(bed: Bed)
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_run_that_is_ended_leaves_nothing(bed: Bed, sign: signal.Signals) -> None:
     ends_with_all(bed, bed.start(), sign, least=4)
+    assert "Traceback" not in bed.told()
 
 
 def test_a_run_on_a_lent_database_that_is_killed_leaves_it_empty(bed: Bed, lent: str, client: redis.Redis) -> None:
