@@ -186,11 +186,12 @@ def _unbroken(chapter: str, options: list[str], own: run.Run) -> dict[str, Any]:
 def _broken(item: Break, own: run.Run) -> dict[str, Any]:
     from myauth.celery import app
 
+    # First: a task takes some of them when it is made.
+    app.conf.update(item.conf)
     try:
         lay_over(item.chapter, own.folder, item.file, item.apply)
     except (ValueError, SyntaxError, ImportError) as error:
         return verdict.without_a_test(words(item.nodeid), f"the break can't be applied: {error!r}")
-    app.conf.update(item.conf)
     return verdict.of(own, item.nodeid)
 
 

@@ -52,11 +52,13 @@ def main(argv: list[str]) -> int:
         raise LabError(f"The claims of {', '.join(stale)} are not proven as they are: run nox -s examples.")
     record = Record(names)
     with run.standing(broker.own(), known.database) as standing:
-        standing.load()
         mutants = [mutant for name in names for mutant in _mutants(name)]
         if known.survivors:
             mutants = [mutant for mutant in mutants if record.survived(mutant)]
-        _run(standing, record, mutants)
+        # Of the settings first: a task takes some of them when it is made.
+        _run(standing, record, [mutant for mutant in mutants if mutant.chapter == SETTINGS])
+        standing.load()
+        _run(standing, record, [mutant for mutant in mutants if mutant.chapter != SETTINGS])
     return _report(record, mutants, whole=not known.survivors)
 
 
