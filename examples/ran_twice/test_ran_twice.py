@@ -32,6 +32,8 @@ ASSETS = APP + "update_assets"
 LOSS = APP + "update_loss"
 NORMAL = "celery\x06\x165"
 CORPORATION = 98000001
+# Has a wallet of its own, of which no loss takes anything.
+ANOTHER = 98000099
 KILLMAILS = range(123450001, 123450021)
 VALUE = 250_000_000
 BALANCE = 900_000_000_000
@@ -150,13 +152,15 @@ def twice(rig, task, calls):
 
 
 def make_losses():
-    """Make twenty losses of a corporation, and what it has to pay for them."""
-    Wallet.objects.create(corporation_id=CORPORATION, balance=BALANCE)
+    """Make twenty losses of a corporation, and what it and another one have to pay for theirs."""
+    for corporation_id in (CORPORATION, ANOTHER):
+        Wallet.objects.create(corporation_id=corporation_id, balance=BALANCE)
     Loss.objects.bulk_create(Loss(killmail_id=one, corporation_id=CORPORATION, value=VALUE) for one in KILLMAILS)
 
 
 def payments():
     """Return for how many losses the corporation has paid, by its balance."""
+    assert Wallet.objects.get(corporation_id=ANOTHER).balance == BALANCE
     return (BALANCE - Wallet.objects.get(corporation_id=CORPORATION).balance) / VALUE
 
 
@@ -187,8 +191,16 @@ def pause(record):
     return True
 
 
+def refuse(record):
+    """Let a payment fail for as long as a test says so."""
+    if "Paid for" in record.msg and cache.get("refuses"):
+        raise ConnectionError("the payment is refused")
+    return True
+
+
 # The workers are forked from this process, so that what they log comes through here too.
-logging.getLogger("extensions.ran_twice.tasks").addFilter(pause)
+for look in (pause, refuse):
+    logging.getLogger("extensions.ran_twice.tasks").addFilter(look)
 
 
 @pytest.fixture
@@ -803,6 +815,43 @@ def test_a_task_that_makes_a_unique_row_pays_once(rig):
     assert payments() == 20
     assert sorted(Payment.objects.values_list("killmail_id", flat=True)) == list(KILLMAILS)
     assert Payment._meta.get_field("killmail_id").unique
+
+
+@pytest.mark.broken_by(
+    r"by pay: 20 paid for by what failed",
+    file="tasks.py",
+    old="    with transaction.atomic():\n        if unpaid",
+    new="    if True:\n        if unpaid",
+)
+@pytest.mark.broken_by(
+    r"by pay_recorded: 20 paid for by what failed",
+    file="tasks.py",
+    old="    with transaction.atomic():\n        _, created",
+    new="    if True:\n        _, created",
+)
+def test_where_the_payment_fails_the_next_run_pays(rig):
+    """Where the payment fails, the transaction takes back the row too, claimed or made: the next run pays, 20 of 20.
+
+    So it is where the row was locked.
+    """
+    for task in (tasks.pay, tasks.pay_recorded, tasks.pay_locked):
+        for rows in (Loss, Wallet):
+            rows.objects.all().delete()
+        make_losses()
+        before = paid_of_each(rig)
+        cache.set("refuses", 1)
+        for one in KILLMAILS:
+            task.delay(one)
+        ended(rig, task.name, 20)
+        assert {run.state for run in rig.runs(task.name)} == {"failed"}
+        rig.same(round(payments()), 0, f"by {task.__name__}: {{}} paid for by what failed")
+        cache.delete("refuses")
+        for one in KILLMAILS:
+            task.delay(one)
+        ended(rig, task.name, 40)
+        now = [count - earlier for count, earlier in zip(paid_of_each(rig), before, strict=True)]
+        rig.same(now, [1] * 20, f"by {task.__name__}: paid {{}} times")
+        assert payments() == 20
 
 
 @ALL_AT_ONCE

@@ -357,7 +357,7 @@ def test_a_gate_in_the_cache_keeps_the_others_from_asking(rig):
 
     All twenty are done once.
     """
-    esi = Limited(420, 1)
+    esi = Limited(420, 2)
     ask(tasks.update_assets, esi)
     rig.settle()
     assert esi.refused <= 5, f"refused {esi.refused}"
