@@ -8,7 +8,7 @@ from lab.errors import TimedOut
 
 T = TypeVar("T")
 # So many times its deadline a wait may last while there is progress.
-_LONGEST = 6
+_LONGEST = 3
 
 
 def wait_until(
@@ -22,7 +22,7 @@ def wait_until(
     """Wait until `condition()` is true and return its value; `TimedOut` with `what` after `timeout` seconds.
 
     They count from the last time that `progress()` returned something new: a busy machine gets on more slowly, but it
-    gets on. Six times as many are the end in any case.
+    gets on. Three times as many are the end in any case.
     """
     began = moved = time.monotonic()
     seen = progress()

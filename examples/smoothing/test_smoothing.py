@@ -619,7 +619,7 @@ def test_an_urgent_task_behind_a_limited_backlog_waits_for_the_limit(rig):
     """
     # So slow that on a busy machine too an urgent task which need not wait has started before the next limited one.
     current_app.control.rate_limit(HISTORY, "2/s", reply=True, limit=1, timeout=5)
-    rig.send(tasks.update_corporation_history, 40, 90000001)
+    rig.send(tasks.update_corporation_history, 24, 90000001)
     received(rig, 6)
     asked = {}
     for _ in range(5):

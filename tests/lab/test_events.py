@@ -57,7 +57,7 @@ def test_the_evidence_has_small_numbers_for_ids_and_nothing_empty() -> None:
     ]
 
 
-def test_a_wait_counts_from_the_last_progress_and_ends_after_six_times_as_long() -> None:
+def test_a_wait_counts_from_the_last_progress_and_ends_after_three_times_as_long() -> None:
     began = time.monotonic()
     with pytest.raises(TimedOut, match=r"^rain did not happen within 0\.1 s$") as without:
         wait_until(lambda: False, 0.1, "rain")
@@ -66,5 +66,5 @@ def test_a_wait_counts_from_the_last_progress_and_ends_after_six_times_as_long()
         wait_until(lambda: False, 0.1, "rain", progress=itertools.count().__next__)
     assert isinstance(without.value, TimeoutError)
     assert between - began >= 0.1
-    assert time.monotonic() - between >= 0.6
+    assert time.monotonic() - between >= 0.3
     assert wait_until(lambda: "drops", 0, "rain") == "drops"
