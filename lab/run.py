@@ -37,13 +37,16 @@ class Run:
 
     def load(self) -> None:
         """Load once what each worker of each lane would load anew: Django's checks and the tasks of every app."""
+        from django.core.checks import run_checks
         from myauth.celery import app
 
         # Django's checks set its logging up anew; the handlers keep the file, so it stays open.
         log = (self.folder / "load.log").open("w", buffering=1)
         # What can't be loaded, pytest tells of its chapter.
         with contextlib.redirect_stderr(log), contextlib.suppress(Exception):
-            app.loader.import_default_modules()
+            # Not as a worker does it: what a worker makes then takes settings that a break changes later.
+            app.autodiscover_tasks(force=True)
+            run_checks()
             app.finalize()
         os.environ["CELERY_SKIP_CHECKS"] = "1"
 

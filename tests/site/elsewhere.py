@@ -41,11 +41,14 @@ BROKER_URL = "{}"
 CACHES["default"]["LOCATION"] = "{}"
 """
 _END = "the end of the call"
-# Runs one file after the other, as `manage.py shell < FILE` would, without starting Django anew for each.
+# Runs one file after the other, as `manage.py shell < FILE` would, or manage.py's own commands, without starting Django
+# anew for each.
 _SHELL = f"""
 import runpy, sys
+from django.core.management import call_command
 for line in sys.stdin:
-    runpy.run_path(line.strip())
+    call, *words = line.split()
+    runpy.run_path(call) if call.endswith(".py") else call_command(call, *words)
     print({_END!r}, flush=True)
 """
 _UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
@@ -74,7 +77,8 @@ class Installation:
         self.folder = base / "myauth"
         self._copies = 0
         self.add(self.folder, SETTINGS + REDIS.format(*self.databases()))
-        manage(self.folder, "migrate")
+        migrate = [sys.executable, "manage.py", "migrate"]
+        subprocess.run(migrate, cwd=self.folder, check=True, capture_output=True)
 
     def databases(self) -> tuple[str, str]:
         """Return the addresses of two databases of the server that nobody uses."""
@@ -93,31 +97,25 @@ class Installation:
         self.guard.finish()
 
 
-def manage(folder: Path, *words: str) -> str:
-    """Run manage.py, demand that it succeeds, and return what it printed."""
-    command = [sys.executable, "manage.py", *words]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
 class Elsewhere:
     """A project with an app in it, its worker, and a shell that calls."""
 
-    def __init__(self, folder: Path, app: str, guard: Guard, url: str, cache: str) -> None:
-        """Start the worker as supervisor.conf does, and the shell."""
+    def __init__(self, folder: Path, app: str, guard: Guard, url: str, cache: str, commands: tuple[str, ...]) -> None:
+        """Start the shell, run `commands` of manage.py in it, and start the worker as supervisor.conf does."""
         self.folder = folder
         self._app = app
         self._cache = redis.Redis.from_url(cache)
         celery = Celery("elsewhere", broker=url)
         self._stage = Stage(StageSpec(), url, Recorder(celery, url), redis.Redis.from_url(url))
         self._untouched = folder / "untouched.sqlite3"
+        self._shell = self._start("shell", "manage.py", "shell", "-c", _SHELL)
+        guard.register(self._shell.pid)
+        for command in commands:
+            self._told(command)
         database.copy(folder / "copy.sqlite3", self._untouched)
         words = [part.replace("%(process_num)02d", "00") for part in project.command(folder, "worker")]
         self._worker = self._start("worker", "-m", *words)
-        self._shell = self._start("shell", "manage.py", "shell", "-c", _SHELL)
-        for process in (self._worker, self._shell):
-            guard.register(process.pid)
+        guard.register(self._worker.pid)
         wait_until(lambda: celery.control.ping(timeout=0.5) or self._worker.poll() is not None, PATIENCE, "a pong")
         assert self._worker.poll() is None, self._read("worker.err")[-3000:]
         celery.control.enable_events(reply=True)
@@ -137,6 +135,22 @@ class Elsewhere:
     def _read(self, name: str) -> str:
         return re.sub(_UUID, "…", re.sub(rf"\[{_UUID}\]", "", (self.folder / name).read_text(errors="replace")))
 
+    def _told(self, line: str) -> tuple[str, str]:
+        """Let the shell run a line; return what it printed and logged."""
+        names = ("shell.out", "shell.err")
+        before = [len(self._read(name)) for name in names]
+        assert self._shell.stdin
+        self._shell.stdin.write(f"{line}\n".encode())
+        self._shell.stdin.flush()
+
+        def done() -> bool:
+            return f"{_END}\n" in self._read("shell.out")[before[0] :] or self._shell.poll() is not None
+
+        wait_until(done, PATIENCE, f"the end of {line}")
+        printed, logged = (self._read(name)[start:] for name, start in zip(names, before, strict=True))
+        assert self._shell.poll() is None, f"{line} raised:\n{printed[-3000:]}{logged[-3000:]}"
+        return printed.removesuffix(f"{_END}\n"), logged
+
     def call(self, file: str, *, to_the_end: bool = True) -> Called:
         """Run a file of the app, a script of calls, on an untouched database, as a page does.
 
@@ -144,20 +158,10 @@ class Elsewhere:
         """
         database.copy(self._untouched, self.folder / "copy.sqlite3")
         self._cache.flushdb()
-        names = ("shell.out", "shell.err", "worker.err")
-        before = [len(self._read(name)) for name in names]
+        before = len(self._read("worker.err"))
         recorder = self._stage.recorder
         recorder.begin()
-        assert self._shell.stdin
-        self._shell.stdin.write(f"{self._app}/{file}\n".encode())
-        self._shell.stdin.flush()
-
-        def done() -> bool:
-            return f"{_END}\n" in self._read("shell.out")[before[0] :] or self._shell.poll() is not None
-
-        wait_until(done, PATIENCE, f"the end of {file}")
-        printed, logged, _ = (self._read(name)[start:] for name, start in zip(names, before, strict=True))
-        assert self._shell.poll() is None, f"{file} raised:\n{logged[-3000:]}"
+        printed, logged = self._told(f"{self._app}/{file}")
 
         def settled() -> bool:
             runs = recorder.runs()
@@ -167,7 +171,7 @@ class Elsewhere:
             return all(run.over for run in runs) and self._stage.idle()
 
         recorder.wait(settled, 30, f"the worker's part in {file}")
-        return Called(printed.removesuffix(f"{_END}\n"), logged, self._read("worker.err")[before[2] :], recorder.runs())
+        return Called(printed, logged, self._read("worker.err")[before:], recorder.runs())
 
     def close(self) -> None:
         """End the processes."""
@@ -186,8 +190,6 @@ def put(installation: Installation, base: Path, app: Path, *commands: str) -> It
     installation.add(folder, REDIS.format(url, cache) + f'INSTALLED_APPS += ["{app.name}"]\n')
     if (app / "local.py").exists():
         installation.add(folder, (app / "local.py").read_text())
-    for command in commands:
-        manage(folder, *command.split())
-    there = Elsewhere(folder, app.name, installation.guard, url, cache)
+    there = Elsewhere(folder, app.name, installation.guard, url, cache, commands)
     yield there
     there.close()

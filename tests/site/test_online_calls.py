@@ -2,16 +2,18 @@
 
 import html
 import re
+from collections.abc import Iterator
 
 import pytest
 from _ext import online
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, BrowserContext, expect
 
 from tests.live.reader import Block
 from tests.online.host import HTML
 from tests.online.tab import PATIENCE, Tab
 from tests.site.conftest import PAGES
 
+pytestmark = pytest.mark.xdist_group("online")
 # Pages with a call that is offered.
 OFFERING = [name for name in PAGES if "data-version=" in (HTML / name).read_text()]
 
@@ -32,9 +34,16 @@ def test_a_call_that_was_not_proven_has_no_run_and_says_why() -> None:
     assert told == {call: online.refusal(call) for call in online.calls() if online.refusal(call)}
 
 
-@pytest.mark.parametrize("name", OFFERING)
-def test_each_call_of_a_page_in_order_prints_what_was_recorded(browser: Browser, strict: str, name: str) -> None:
+@pytest.fixture(scope="module")
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """A reader who goes from page to page: what was loaded for one is there for the next."""
     context = browser.new_context()
+    yield context
+    context.close()
+
+
+@pytest.mark.parametrize("name", OFFERING)
+def test_each_call_of_a_page_in_order_prints_what_was_recorded(context: BrowserContext, strict: str, name: str) -> None:
     tab = Tab(context, strict, name)
     different = {}
     figures = tab.page.locator("figure[data-online=call]")
@@ -48,4 +57,4 @@ def test_each_call_of_a_page_in_order_prints_what_was_recorded(browser: Browser,
             different[block.figure.get_attribute("data-file")] = (printed, told)
     assert tab.wrong == []
     assert different == {}
-    context.close()
+    tab.page.close()
