@@ -1,13 +1,22 @@
 """The lab's errors. The message of each is meant for the person at the keyboard."""
 
+import os
 import signal
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 
-# Set by Ctrl-C. Python loses the KeyboardInterrupt that comes while it forks; who waits for forks looks here too.
+# Set by Ctrl-C. What is raised while Python forks is lost, and printed; who waits for forks looks here too.
 interrupted = threading.Event()
+
+
+class _Here(threading.local):
+    forks = False
+
+
+_here = _Here()
 
 
 class LabError(Exception):
@@ -27,6 +36,8 @@ def told(main: Callable[[list[str]], int]) -> int:
 
     1 where a `LabError` ended it, 130, as shells have it, where Ctrl-C did.
     """
+    begins, is_over = partial(setattr, _here, "forks", True), partial(setattr, _here, "forks", False)
+    os.register_at_fork(before=begins, after_in_parent=is_over, after_in_child=is_over)
     signal.signal(signal.SIGINT, _interrupt)
     try:
         return main(sys.argv[1:])
@@ -40,4 +51,5 @@ def told(main: Callable[[list[str]], int]) -> int:
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     interrupted.set()
-    raise KeyboardInterrupt
+    if not _here.forks:
+        raise KeyboardInterrupt

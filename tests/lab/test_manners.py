@@ -16,6 +16,18 @@ from lab.processes import lives
 from lab.waiting import wait_until
 from tests.bed import PATIENCE, Bed
 
+_INTERRUPTED = """
+import os, signal, sys
+from lab import errors
+os.register_at_fork(before=lambda: os.kill(os.getpid(), signal.SIGINT))
+def main(_):
+    if not (child := os.fork()):
+        os._exit(0)
+    os.waitpid(child, 0)
+    print(errors.interrupted.is_set())
+    return 0
+sys.exit(errors.told(main))
+"""
 _ORPHAN = """
 import os, signal, sys
 from pathlib import Path
@@ -125,6 +137,11 @@ def test_a_fork_whose_parent_is_killed_before_it_parts_goes_no_further(bed: Bed)
 def test_a_run_that_is_ended_leaves_nothing(bed: Bed, sign: signal.Signals) -> None:
     ends_with_all(bed, bed.start(), sign, least=4)
     assert "Traceback" not in bed.told()
+
+
+def test_ctrl_c_in_the_middle_of_a_fork_is_no_traceback_and_is_known_after_it() -> None:
+    done = subprocess.run([sys.executable, "-c", _INTERRUPTED], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("True\n", "")
 
 
 def test_a_run_on_a_lent_database_that_is_killed_leaves_it_empty(bed: Bed, lent: str, client: redis.Redis) -> None:
