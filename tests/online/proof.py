@@ -10,12 +10,14 @@ from tests.online.compare import TOLERANCE
 from tests.online.engine import Engine
 from tests.online.record import difference, printed
 
-# In the place of two tasks of a chapter: writes and sleeps before it commits; at most four a second; takes a while.
+# In the place of a chapter's tasks: writes and sleeps before it commits; at most four a second; takes a while; looks
+# for a row, and the worker calculates before it starts it.
 _TASKS = """
 import time
 
 from allianceauth.eveonline.models import EveCorporationInfo
 from celery import shared_task
+from celery.signals import task_received
 from django.db import transaction
 
 
@@ -35,6 +37,28 @@ def limited(number): ...
 @shared_task
 def busy(number):
     time.sleep(1)
+
+
+@shared_task
+def look(number):
+    assert not EveCorporationInfo.objects.filter(corporation_id=number).exists()
+
+
+@task_received.connect(dispatch_uid="slow")
+def calculate(request, **_):
+    if request.name == look.name:
+        sum(range(1_000_000))
+"""
+# Sends it before the commit.
+_EARLY = """
+from allianceauth.eveonline.models import EveCorporationInfo
+from django.db import transaction
+
+from chains.tasks import look
+
+with transaction.atomic():
+    EveCorporationInfo.objects.create(corporation_id=1, member_count=1)
+    look.delay(1)
 """
 _CHAPTER = "chains.tasks"
 
@@ -56,6 +80,13 @@ def too_early(engine: Engine) -> str:
         if "DoesNotExist('EveCorporationInfo matching query does not exist.')" not in out:
             return f"{call}: {out}"
     return ""
+
+
+def slow_and_too_early(engine: Engine) -> str:
+    """Nor does it where the worker takes longer to start it than any head start by the clock."""
+    engine.define(_CHAPTER, _TASKS)
+    states = [run["state"] for run in engine.run(_EARLY)["runs"]]
+    return "" if states == ["succeeded"] else f"it has {', '.join(states)}: the row was there"
 
 
 def writers(engine: Engine) -> str:
@@ -85,4 +116,11 @@ def priorities(engine: Engine) -> str:
     return "" if found == [[100, 101, 102, 103, 104], [105, 106, 107, 108, 109]] else f"started in order {order}"
 
 
-CHECKS: tuple[Callable[[Engine], str], ...] = (calls, too_early, writers, rate_limit, priorities)
+CHECKS: tuple[Callable[[Engine], str], ...] = (
+    calls,
+    too_early,
+    slow_and_too_early,
+    writers,
+    rate_limit,
+    priorities,
+)

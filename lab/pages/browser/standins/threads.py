@@ -43,7 +43,7 @@ class Stack:
 
     def __init__(self, ident: int) -> None:
         self.ident = ident
-        # Counts its turns: an appointment of an earlier turn is void.
+        # Counts its turns: an appointment of an earlier turn is void, and so is a second one of the same.
         self.turn = 0
         self.resume: Callable[[], None] = lambda: None
 
@@ -73,7 +73,16 @@ class Scheduler:
         me.resume = lambda: self.engine.open(gate)
         following.resume()
         self.engine.wait(gate)
-        self._take_over(me)
+        self.current = me
+        self.taken_over()
+
+    def stand_back(self, turns: int) -> None:
+        """Give way until nobody else can go on, at most for `turns` of their turns, however long each computes."""
+        for _ in range(turns):
+            if (at := self._soonest()) is None or at > time.monotonic():
+                return
+            # Behind who is due at the same time.
+            self.park(at)
 
     def wake(self, stack: Stack) -> None:
         """Let `stack` go on as soon as this one gives way."""
@@ -84,7 +93,8 @@ class Scheduler:
         stack = Stack(next(self._idents))
 
         def body() -> None:
-            self._take_over(stack)
+            self.current = stack
+            self.taken_over()
             try:
                 function()
             finally:
@@ -95,22 +105,21 @@ class Scheduler:
         self.wake(stack)
         return stack
 
-    def _take_over(self, stack: Stack) -> None:
-        self.current = stack
-        self.taken_over()
-
     def _appoint(self, stack: Stack, at: float) -> None:
         heapq.heappush(self._due, (at, next(self._order), stack, stack.turn))
 
+    def _soonest(self) -> float | None:
+        while self._due and self._due[0][3] != self._due[0][2].turn:
+            heapq.heappop(self._due)
+        return self._due[0][0] if self._due else None
+
     def _next(self) -> Stack:
-        while self._due:
-            at, _, stack, turn = heapq.heappop(self._due)
-            if stack.turn == turn:
-                self.engine.skip(max(0.0, at - time.monotonic()))
-                # Two appointments of one turn: the second is void.
-                stack.turn += 1
-                return stack
-        raise RuntimeError("every thread waits for another one: nothing can go on any more")
+        if (at := self._soonest()) is None:
+            raise RuntimeError("every thread waits for another one: nothing can go on any more")
+        stack = heapq.heappop(self._due)[2]
+        self.engine.skip(max(0.0, at - time.monotonic()))
+        stack.turn += 1
+        return stack
 
 
 SCHEDULER: Scheduler
