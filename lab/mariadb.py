@@ -53,7 +53,7 @@ class Server:
         me = pwd.getpwuid(os.getuid()).pw_name
         common = ["--no-defaults", f"--datadir={folder / 'data'}", f"--user={me}", *_OPTIONS]
         if self._launch(install, *common, "--auth-root-authentication-method=normal", "--skip-test-db").wait():
-            raise LabError(f"{install} failed ({self._last()}): mend it, {_INSTEAD}")
+            raise LabError(f"{install} failed ({self._why()}): mend it, {_INSTEAD}")
         places = [f"--socket={socket}", f"--pid-file={folder / 'pid'}"]
         self._serving = [program, *common, *places, "--skip-networking", *options]
         password = secrets.token_urlsafe(24)
@@ -75,7 +75,7 @@ class Server:
             wait_until(self._answers, _STARTS, "the start of MariaDB")
         except LabError:
             self.kill()
-            raise LabError(f"{self._serving[0]} did not start ({self._last()}): mend it, {_INSTEAD}") from None
+            raise LabError(f"{self._serving[0]} did not start ({self._why()}): mend it, {_INSTEAD}") from None
 
     def stop(self) -> None:
         """End the server with SIGTERM, as a service is stopped."""
@@ -102,9 +102,10 @@ class Server:
             return True
         return False
 
-    def _last(self) -> str:
+    def _why(self) -> str:
+        """Return the first error that was logged: those after it come of it."""
         lines = self._log.read_text(errors="replace").strip().splitlines() or ["it printed nothing"]
-        return next((line for line in reversed(lines) if "ERROR" in line), lines[-1])
+        return next((line for line in lines if "ERROR" in line), lines[-1])
 
 
 def see_driver() -> None:

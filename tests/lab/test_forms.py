@@ -1,6 +1,7 @@
 """A lent broker in each form in which people have one: a short real run on each, and what is told of what can't be."""
 
-import time
+import contextlib
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
@@ -11,7 +12,6 @@ import pytest
 from lab import address, broker
 from lab.errors import LabError
 from lab.guard import Guard
-from lab.waiting import wait_until
 from tests.bed import PATIENCE, Bed
 from tests.lab.lender import NUMBER, Lender
 
@@ -52,12 +52,11 @@ def _runs(bed: Bed, lender: Lender, url: str) -> None:
     run = bed.start(*CLAIMS, REDIS_URL=url)
     listed: set[str] = set()
 
-    def ended() -> bool:
+    while run.poll() is None:
         listed.update(" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"]))
-        return run.poll() is not None
-
-    # To list every process is work; what would show a password lives for seconds.
-    wait_until(ended, PATIENCE, "the end of the run", pause=lambda: time.sleep(0.1))
+        # To list every process is work; what would show a password lives for seconds.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            run.wait(0.1)
     told = bed.told()
     assert run.returncode == 0, told
     assert told.count("✓") == 3, told
