@@ -51,11 +51,14 @@ class Server:
         self._log = folder / "log"
         self._guard = guard
         me = pwd.getpwuid(os.getuid()).pw_name
-        common = ["--no-defaults", f"--datadir={folder / 'data'}", f"--user={me}", *_OPTIONS]
+        # A server that starts removes the temporary tables of every other one that has them in the same folder.
+        (folder / "tmp").mkdir()
+        places = [f"--datadir={folder / 'data'}", f"--tmpdir={folder / 'tmp'}"]
+        common = ["--no-defaults", *places, f"--user={me}", *_OPTIONS]
         if self._launch(install, *common, "--auth-root-authentication-method=normal", "--skip-test-db").wait():
             raise LabError(f"{install} failed ({self._why()}): mend it, {_INSTEAD}")
-        places = [f"--socket={socket}", f"--pid-file={folder / 'pid'}"]
-        self._serving = [program, *common, *places, "--skip-networking", *options]
+        reached = [f"--socket={socket}", f"--pid-file={folder / 'pid'}", "--skip-networking"]
+        self._serving = [program, *common, *reached, *options]
         password = secrets.token_urlsafe(24)
         self.account = account_of(str(socket), "", "lab", password)
         # In a file, so that the password shows in no process list.

@@ -9,6 +9,7 @@ from typing import Any
 import psutil
 import pytest
 
+from lab.guard import Guard
 from lab.mariadb import Server, connected
 from lab.waiting import wait_until
 from tests.bed import PATIENCE, Bed
@@ -77,6 +78,21 @@ def test_a_run_on_a_server_of_its_own_is_green_and_says_which(bed: Bed) -> None:
     recorded = json.loads(Path(bed.env["LAB_EVIDENCE"]).read_text())["chapters"][CHAPTER]
     assert recorded["versions"]["database"].startswith("MariaDB 1")
     assert not bed.folders()
+
+
+def test_a_server_that_starts_leaves_the_temporary_tables_of_another_alone(
+    server: Server, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("another")
+    (folder / "guarded").mkdir()
+    guard = Guard(folder / "guarded")
+    with connected(server.account) as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE DATABASE IF NOT EXISTS scratch")
+        cursor.execute("CREATE TEMPORARY TABLE scratch.kept (number INT) ENGINE=MyISAM")
+        Server(folder / "mariadb", guard).kill()
+        cursor.execute("INSERT INTO scratch.kept VALUES (1)")
+        cursor.execute("DROP TABLE scratch.kept")
+    guard.finish()
 
 
 def _servers(bed: Bed) -> list[psutil.Process]:
