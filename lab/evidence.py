@@ -12,7 +12,7 @@ from typing import Any
 import coverage
 
 from lab import lines, statements
-from lab.paths import EVIDENCE, EXAMPLES, RECORDED, ROOT, chapters
+from lab.paths import EQUIVALENTS, EVIDENCE, EXAMPLES, RECORDED, ROOT, chapters
 from lab.paths import system as needs
 from lab.run import Run
 
@@ -86,13 +86,13 @@ def _holds(name: str, entry: dict[str, Any] | None, system: str) -> bool:
 
 
 def sums(names: list[str]) -> dict[str, str]:
-    """Return the SHA-256 of every file of the chapters, by its path from the root."""
+    """Return the SHA-256 of every file of the chapters that a run reads, by its path from the root."""
     return {path.relative_to(ROOT).as_posix(): sha256(path) for name in names for path in _paths(name)}
 
 
 def _paths(chapter: str) -> list[Path]:
     found = sorted((EXAMPLES / chapter).rglob("*"))
-    return [path for path in found if path.is_file() and "__pycache__" not in path.parts]
+    return [path for path in found if path.is_file() and "__pycache__" not in path.parts and path.name != EQUIVALENTS]
 
 
 def record(run: Run, claims: dict[str, list[Claim]], began: dict[str, str]) -> None:

@@ -11,6 +11,8 @@ EVIDENCE = Path(os.environ.get("LAB_EVIDENCE", BUILD / "evidence.json"))
 # What was run on a database that not every machine has is committed.
 RECORDED = EVIDENCE.with_name("recorded.json") if "LAB_EVIDENCE" in os.environ else ROOT / "docs/recorded/mariadb.json"
 PROJECTS = BUILD / "projects"
+# In a chapter's folder: which mutants of it are equivalent. No run reads it, so evidence holds whatever it says.
+EQUIVALENTS = "equivalent.toml"
 
 
 def chapters() -> list[str]:

@@ -8,13 +8,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 from lab.errors import LabError
-from lab.paths import BUILD, EXAMPLES
+from lab.paths import BUILD, EQUIVALENTS, EXAMPLES
 from lab.source import Change
 
 KILLED, SURVIVED, UNLOADABLE, VOID, EQUIVALENT = "killed", "survived", "can't be loaded", "void", "equivalent"
 ENOUGH = 0.95
 _KEPT = BUILD / "mutants.json"
-_LISTED = "equivalent.toml"
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ class Record:
         """Return a sentence for each listed equivalent mutant that is killed, or that there is none of."""
         survivors = {(mutant.chapter, *mutant.listed) for mutant in mutants if self.state(mutant) == EQUIVALENT}
         return [
-            f"examples/{chapter}/{_LISTED}: {file}, {change}: no such mutant survives. Take the entry out."
+            f"examples/{chapter}/{EQUIVALENTS}: {file}, {change}: no such mutant survives. Take the entry out."
             for chapter, listed in self._reasons.items()
             for file, code, change in listed
             if (chapter, file, code, change) not in survivors
@@ -97,7 +96,7 @@ class Record:
 
 
 def _listed(chapter: str) -> dict[tuple[str, str, str], str]:
-    path = EXAMPLES / chapter / _LISTED
+    path = EXAMPLES / chapter / EQUIVALENTS
     if not path.exists():
         return {}
     try:
@@ -105,7 +104,8 @@ def _listed(chapter: str) -> dict[tuple[str, str, str], str]:
         return {(entry["file"], entry["code"], entry["change"]): entry["reason"] for entry in entries}
     except (tomllib.TOMLDecodeError, KeyError) as error:
         raise LabError(
-            f"examples/{chapter}/{_LISTED} can't be read ({error}): give each [[mutant]] file, code, change and reason."
+            f"examples/{chapter}/{EQUIVALENTS} can't be read ({error}): "
+            "give each [[mutant]] file, code, change and reason."
         ) from None
 
 

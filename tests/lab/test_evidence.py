@@ -135,6 +135,8 @@ def test_a_chapter_is_needed_when_it_is_missing_not_green_or_of_other_files(
         found[name] = {"claims": claims, "files": files, "versions": {"database": "SQLite 3.40.1"}}
     (tmp_path / "stale" / "tasks.py").write_text("x = 2\n")
     (tmp_path / "grown" / "demo.py").write_text("x = 1\n")
+    # No run reads which mutants are equivalent.
+    (tmp_path / "whole" / "equivalent.toml").write_text("")
     (tmp_path / "evidence.json").write_text(json.dumps({"format": evidence.FORMAT, "chapters": found}))
     assert evidence.needed(names) == names[1:]
     assert evidence.needed(names, "SQLite") == names[1:]
