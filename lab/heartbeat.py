@@ -1,4 +1,4 @@
-"""The heartbeat: a thread in each process of a lane notes how late the machine lets it wake.
+"""The heartbeat: a thread in each process of a timed claim's chapter notes how late the machine lets it wake.
 
 It wants to wake fifty times a second. What kept it from that, be it other programs, a signal that stopped the process
 or a held interpreter lock, kept the rest of its process from working too: a time that was measured meanwhile tells of
@@ -25,8 +25,10 @@ _LATE = struct.Struct("=dd")
 
 
 def start(folder: Path) -> None:
-    """Watch this process, and each that is forked from it or from one of those."""
+    """Watch this process, and each that is forked from it or from one of those, if that is not done already."""
     hearts = folder / _HEARTS
+    if hearts.exists():
+        return
     hearts.mkdir()
     os.register_at_fork(after_in_child=lambda: _watch(hearts))
     _watch(hearts)

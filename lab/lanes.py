@@ -12,18 +12,21 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from lab import errors, heartbeat, project, worker_log
+from lab import errors, project, worker_log
 from lab.broker import Broker, Watch
 from lab.guard import Guard
 from lab.lines import Lines
 from lab.run import Run
 
 _fork = multiprocessing.get_context("fork")
+# What lanes print can be shown so often, in seconds.
+_SHOWN = 0.1
 
 
 class _Registry(Guard):
@@ -59,6 +62,11 @@ class Lane:
     def alive(self) -> bool:
         """Whether the lane's process runs."""
         return self._process.is_alive()
+
+    @property
+    def sentinel(self) -> int:
+        """What becomes ready when the process ends."""
+        return self._process.sentinel
 
     @property
     def result(self) -> Any:
@@ -109,7 +117,6 @@ def _enter(
     out = os.open(folder / "output", os.O_WRONLY | os.O_CREAT)
     os.dup2(out, 1)
     os.dup2(out, 2)
-    heartbeat.start(folder)
     worker_log.capture(folder)
     lines = Lines("test", folder, wanted=lines_wanted)
     project.move(folder, standing.database, seat)
@@ -136,7 +143,7 @@ def each(
 ) -> Iterator[tuple[int, Lane, bool]]:
     """Do `works` in `count` lanes at a time; yield the index, the lane and True once for each that has ended.
 
-    The lanes that run are yielded too, with False, many times a second, so that their output can be shown. A lane that
+    The lanes that run are yielded too, with False, ten times a second, so that their output can be shown. A lane that
     takes longer than `patience` seconds is ended. With `lines`, each notes what it executes of the examples. `Gone`
     where the broker is; no lane is left then, nor where the caller looks no further.
     """
@@ -166,7 +173,7 @@ def each(
                     lane.end()
                     lanes.remove((place, lane))
                 yield place, lane, ended
-            time.sleep(0.02)
+            connection.wait([lane.sentinel for _, lane in lanes], _SHOWN)
 
 
 def _end(lanes: list[tuple[int, Lane]]) -> None:

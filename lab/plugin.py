@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from _pytest.runner import runtestprotocol
 
-from lab import events, evidence
+from lab import events, evidence, heartbeat
 from lab.rig import Rig
 from lab.run import Run
 from lab.spec import StageSpec, WorkerSpec
@@ -49,6 +49,10 @@ def stage_spec(item: pytest.Item) -> StageSpec:
     )
 
 
+def _timed(item: pytest.Item) -> pytest.Mark | None:
+    return item.get_closest_marker("timed")
+
+
 def exhausted(together: Path, times: int) -> str:
     """Count a void measurement in the file `together`, the `times`th of its claim; return why it is the last, if so."""
     with together.open("a+") as voids:
@@ -86,6 +90,11 @@ class Claims:
         for item in items:
             if not item.function.__doc__:  # type: ignore[attr-defined]
                 raise pytest.UsageError(f"{item.nodeid} has no docstring: write the claim's sentence there.")
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Watch how late the machine is, where a claim is one of time: it costs each process fifty starts a second."""
+        if not session.config.option.collectonly and any(map(_timed, session.items)):
+            heartbeat.start(self._stages.run.folder)
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
         """Note that the chapter is not run whole: its evidence is left as it is."""
@@ -127,7 +136,7 @@ class Claims:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
         """Measure a timed claim; once more where the measurement is void, which it is whatever its outcome."""
-        marker = item.get_closest_marker("timed")
+        marker = _timed(item)
         if not marker:
             return None
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
@@ -164,7 +173,7 @@ class Claims:
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, None]:
         """Turn each finished call into a claim of the evidence; show the logs of a failed one."""
         rig = item.stash.get(_RIG, None)
-        if rig and call.when == "call":
+        if rig and call.when == "call" and _timed(item):
             item.stash[_LATE] = rig.late()
         outcome = yield
         report = outcome.get_result()

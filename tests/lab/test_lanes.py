@@ -1,5 +1,6 @@
 """How lanes share a broker, and in which order work is taken up."""
 
+import os
 from collections import Counter
 from threading import Event
 from types import SimpleNamespace
@@ -31,6 +32,8 @@ class Lane:
 
     def __init__(self, _run: Any, number: int, seat: int, _databases: int, work: int, *, lines: bool) -> None:
         self.began, self.left, self.seat = 1e12, work, seat
+        # Never ready, as of a process that does not end.
+        self.sentinel, _ = os.pipe()
         assert seat not in self.taken
         self.taken.add(seat)
         self.open["now"] += 1
