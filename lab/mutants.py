@@ -52,7 +52,7 @@ def main(argv: list[str]) -> int:
         raise LabError(f"The claims of {', '.join(stale)} are not proven as they are: run nox -s examples.")
     record = Record(names)
     with run.standing(broker.own(), known.database) as standing:
-        mutants = [mutant for name in names for mutant in _mutants(name)]
+        mutants = [mutant for name in names for mutant in of(name)]
         if known.survivors:
             mutants = [mutant for mutant in mutants if record.survived(mutant)]
         # Of the settings first: a task takes some of them when it is made.
@@ -67,7 +67,8 @@ def _anywhere() -> list[str]:
     return [name for name in chapters() if not needs(name)]
 
 
-def _mutants(name: str) -> list[Mutant]:
+def of(name: str) -> list[Mutant]:
+    """Return all mutants of a chapter, or of the settings."""
     if name == SETTINGS:
         texts = {"celery.py": celery_settings(), "base.py": own_settings()}
         digest = score.digest(*(text.encode() for text in texts.values()), *_files(EXAMPLES))

@@ -59,7 +59,7 @@ class Record:
     def __init__(self, names: list[str]) -> None:
         """Load what is kept, and the equivalent mutants of the chapters `names`."""
         self._kept: dict[str, dict[str, Any]] = json.loads(_KEPT.read_text()) if _KEPT.exists() else {}
-        self._reasons = {name: _listed(name) for name in names}
+        self._reasons = {name: listed(name) for name in names}
 
     def outcome(self, mutant: Mutant) -> Outcome | None:
         """Return what became of the mutant with the chapter as it is; None if that is not known."""
@@ -95,7 +95,8 @@ class Record:
         ]
 
 
-def _listed(chapter: str) -> dict[tuple[str, str, str], str]:
+def listed(chapter: str) -> dict[tuple[str, str, str], str]:
+    """Return why the mutants of a chapter that it lists are equivalent: file, code and change to the reason."""
     path = EXAMPLES / chapter / EQUIVALENTS
     if not path.exists():
         return {}

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from lab import mutants, score
 from lab.mutation import changes
-from lab.paths import EXAMPLES
+from lab.paths import EXAMPLES, chapters
 from lab.source import left_out
 
 FILES = sorted(path for path in EXAMPLES.glob("*/*.py") if not path.name.startswith("test_"))
@@ -102,3 +103,8 @@ def test_every_change_of_every_example_is_python_and_differs(path: Path) -> None
     text = path.read_text()
     for change in changes(text):
         assert ast.dump(ast.parse(change.apply(text))) != ast.dump(ast.parse(text)), str(change)
+
+
+def test_each_mutant_that_is_listed_as_equivalent_is_one_of_its_chapter() -> None:
+    listed = {(name, *one) for name in chapters() for one in score.listed(name)}
+    assert listed - {(one.chapter, *one.listed) for name in chapters() for one in mutants.of(name)} == set()
