@@ -26,12 +26,14 @@ from celery.signals import before_task_publish
 from django.contrib.auth.models import User
 from django.core.cache import cache
 from django.core.management import call_command
+from django.db import transaction
 from django.test import Client
 from django.urls import reverse
 from flower import events as flower_events
 from myauth.settings import base
 
 from how_full import tasks
+from how_full.management.commands.how_full import Command
 from how_full.progress import begin, progress
 from how_full.signals import note_time
 from how_full.state import messages, state, workers
@@ -149,6 +151,7 @@ def test_the_command_counts_both_queues_at_all_ten_priorities(rig):
     wanted |= {("services", priority): 10 - priority for priority in range(10)}
     rig.same(found, wanted, "it counts {}")
     assert rig.redis.llen("celery") == 1
+    rig.same(output().count(" waiting, the next one sent 0 min ago\n"), len(wanted), "it prints {} lists")
     rig.chart(
         "lists",
         "bars",
@@ -178,7 +181,7 @@ def test_the_command_says_when_the_next_message_of_each_list_was_sent(rig):
 @pytest.mark.workers
 def test_celerys_own_message_does_not_say_when_it_was_sent(rig):
     """Celery's own message holds no time of its sending; the command then says that the time is not known."""
-    before_task_publish.disconnect(note_time)
+    assert before_task_publish.disconnect(note_time), "it was not noted before"
     try:
         rig.send(tasks.update_corporation, 1, 98000001)
     finally:
@@ -282,6 +285,8 @@ def test_a_task_with_acks_late_counts_once_while_it_runs(rig):
         found = state(PATIENT)
     rig.finished(STRUCTURES, 3)
     rig.same(found["held"], 0, "held: {}")
+    wanted = [f"INFO Updated the structures of {number}" for number in (98000001, 98000002, 98000003)]
+    rig.same(sorted(rig.logged()), wanted, "they logged {}")
     assert found["running"] == {rig.workers[0].node: [STRUCTURES] * 3}
 
 
@@ -295,23 +300,35 @@ def test_the_command_names_a_worker_that_hangs_or_was_killed_and_none_that_was_s
     rig.kill(killed)
     found = rig.wait(lambda: (found := state(0.5))["running"] and found, "an answer")
     printed = rig.wait(lambda: (text := output(0.5)).count(f"{alive.node} runs") and text, "an answer")
+    began = time.monotonic()
+    workers(2)
+    took = time.monotonic() - began
     hanging.signal(signal.SIGCONT)
     rig.same(found["silent"], sorted([hanging.node, killed.node]), "silent: {}")
     assert found["running"] == {alive.node: []}
     for node in found["silent"]:
         assert f"{node} does not answer: what it runs is not known\n" in printed, printed
     assert f"{alive.node} runs: nothing\n" in printed, printed
+    assert took >= 2, f"it waited {took:.1f} s for the two"
 
 
 @pytest.mark.workers({}, {"program": "worker_services"})
 @pytest.mark.broken_by(r"it took", file="state.py", old=", limit=len(known)", new="")
 def test_the_command_ends_when_the_last_worker_has_answered(rig):
-    """With a minute to wait, the command ends when the last worker has answered, not after the minute."""
+    """The command waits three seconds, or as many as it is told, and ends when the last worker has answered.
+
+    With a minute to wait, it has not taken half of that.
+    """
+    parser = Command().create_parser("manage.py", "how_full")
+    assert parser.parse_args([]).wait == 3
+    assert "Tells what waits" in parser.format_help()
+    assert "seconds for the workers to answer" in parser.format_help()
     began = time.monotonic()
     running, silent = workers(PATIENT)
     took = time.monotonic() - began
     assert took < PATIENT / 2, f"it took {took:.0f} s"
     rig.same((sorted(running), silent), (sorted(worker.node for worker in rig.workers), []), "found {}")
+    rig.same(output().count(" runs: nothing\n"), 2, "it prints {} workers")
 
 
 @pytest.mark.workers
@@ -336,6 +353,7 @@ def test_the_command_counts_each_failed_task_for_a_day_and_no_retry(rig):
     rig.finished(UPDATE)
     rig.settle()
     rig.same(state(PATIENT)["failed"], {ORDERS: 1, WALLET: 20}, "failed: {}")
+    rig.same([len(run.retries) for run in rig.runs(ORDERS)], [1], "it was retried {} times")
     assert f"failed within a day: {WALLET}, 20 x\n" in output()
     left = cache.ttl(f"how_full:failed:{WALLET}")
     assert 23 * 3600 < left <= 24 * 3600, f"it is kept for {left} s"
@@ -685,8 +703,11 @@ def corporations():
 def test_the_page_shows_the_progress_while_tasks_run_and_asks_again_until_all_have_ended(rig, corporations):
     """The page shows how many of the started tasks have ended, and has the browser ask again until all have."""
     assert shown(corporations) == (None, None), "nothing was started"
+    page, start = corporations.get(reverse("how_full:index")).content.decode(), reverse("how_full:start")
+    assert f'<form method="post" action="{start}">' in page
+    rig.same(corporations.get(start).status_code, 405, "to start by a link gives {}")
     with held("Imported the assets of 98000003"):
-        answer = corporations.post(reverse("how_full:start"))
+        answer = corporations.post(start)
         assert answer.url == reverse("how_full:index")
         come(rig, "Imported the assets of 98000003")
         rig.finished(IMPORT, 2)
@@ -708,7 +729,9 @@ def shown(browser):
 def test_another_user_does_not_see_the_progress(rig, corporations):
     """The progress is kept for the session that started the tasks: another user sees none."""
     other = browser(User.objects.create(username="Another"))
-    corporations.post(reverse("how_full:start"))
+    with transaction.atomic():
+        corporations.post(reverse("how_full:start"))
+        rig.same(len(rig.runs(IMPORT)), 0, "{} were sent before the commit")
     rig.finished(IMPORT, 3)
     rig.same(shown(other), (None, None), "the other sees {}")
     rig.same(shown(corporations)[0], "3 of 3", "the other sees none, the one {}")
@@ -718,11 +741,16 @@ def test_another_user_does_not_see_the_progress(rig, corporations):
 def test_twenty_tasks_on_five_threads_count_twenty(rig):
     """Twenty tasks on five threads count to twenty with `cache.incr`, one that fails among them."""
     job = begin(20)
+    cache.set(f"{job}:at", time.time() - 600)
     for number in [0, *range(98000001, 98000020)]:
         tasks.import_assets.delay(number, job)
     assert {run.state for run in rig.finished(IMPORT, 20)} == {"failed", "succeeded"}
     found = progress(job)
+    assert found["quiet"] < 600, "no task noted when it ended"
+    assert 23 * 3600 < cache.ttl(f"{job}:at") <= 24 * 3600
     rig.same((found["done"], found["total"]), (20, 20), "counted 20, found {}")
+    wanted = [f"INFO Imported the assets of {number}" for number in range(98000001, 98000020)]
+    rig.same(sorted(rig.logged()), wanted, "they logged {}")
     rig.same(state(PATIENT)["failed"], {IMPORT: 1}, "failed: {}")
 
 
@@ -737,6 +765,7 @@ def test_a_count_that_is_read_and_written_back_loses_tasks(rig):
         come(rig, line, 5)
     rig.finished(CARELESSLY, 5)
     rig.same(progress(job)["done"], 1, "counted {}")
+    rig.same(rig.logged(), [f"INFO {line}"] * 5, "they logged {}")
 
 
 @pytest.mark.broken_by(r"the row says 1", file="tasks.py", old="with transaction.atomic():", new="if True:")
@@ -751,6 +780,8 @@ def test_progress_in_a_row_is_not_seen_before_the_commit_and_in_the_cache_it_is(
         rig.same(progress(job)["done"], 1, "the cache says {}")
     rig.finished(MEMBERS)
     rig.same(members(), 1, "after the commit the row says {}")
+    rig.same(EveCorporationInfo.objects.filter(member_count=0).count(), 2, "{} others are as they were")
+    rig.same(rig.logged(), [f"INFO {line}"], "it logged {}")
 
 
 def members():
@@ -803,7 +834,20 @@ def test_the_view_answers_superusers_with_what_the_command_prints(rig):
 
 
 @pytest.mark.broken_by(r"printed", file="demo.py", old="begin(3)", new="begin(4)")
-def test_three_tasks_count_to_three(rig):
+def test_three_tasks_count_to_three(rig, monkeypatch):
     """Three tasks that were started together count to 3 of 3."""
-    rig.prints("demo.py", "3 of 3\n")
+    looks = []
+    with ExitStack() as holding:
+        holding.enter_context(held("Imported the assets of 98000003"))
+
+        def look(_):
+            """Let the third task end when the page's calls have looked three times, and paused."""
+            looks.append(progress)
+            if len(looks) == 3:
+                holding.close()
+
+        monkeypatch.setattr(time, "sleep", look)
+        rig.prints("demo.py", "3 of 3\n")
+        monkeypatch.undo()
+    assert len(looks) >= 3, "it did not pause between its looks"
     rig.finished(IMPORT, 3)

@@ -115,6 +115,7 @@ def test_called_like_a_function_a_task_makes_one_attempt_and_its_error_reaches_t
     assert logged_here(caplog) == ["INFO Attempt 1"]
     for number in (98000002, 98000001):
         corporations._create(number)
+    assert set(EveCorporationInfo.objects.values_list("member_count", flat=True)) == {1}
     EveCorporationInfo.objects.filter(corporation_id=98000001).update(ceo_id=2112000001)
     assert find_ceo(98000001) == 2112000001
     assert EveCorporationInfo.objects.first().corporation_ticker == "98000002"
@@ -191,6 +192,7 @@ EAGER = "traps.py::EagerTests::test_green_"
 def test_in_eager_mode_a_result_can_be_had_that_auth_has_not(rig, suite):
     """In eager mode `.get()` returns the result; outside of it, Auth has no result backend, and `.get()` raises."""
     passed(suite.as_it_is(f"{EAGER}with_a_result"))
+    rig.same(rig.logged(), ["INFO 98000001 arrived"], "it logged {}")
     with pytest.raises(NotImplementedError):
         note.delay(1).get(timeout=0.1)
 
@@ -360,7 +362,7 @@ def test_a_lock_of_a_test_rejects_the_projects_start(rig, suite):
 @pytest.mark.workers
 def test_a_lock_of_one_test_rejects_the_start_of_the_next(rig, suite):
     """A lock that one test leaves rejects the start of the next: the cache is not rolled back."""
-    failed(suite.as_it_is("traps.py::LockTests"), "test_then_red")
+    failed(suite.as_it_is("traps.py::LockTests"), "test_then_red", why="None is not true")
 
 
 @pytest.mark.broken_by(r"\['test_red_with_a_second_start'\] failed|was another", **UNLOCKED)
@@ -450,8 +452,9 @@ def test_pytest_djangos_fixture_sends_it_too(rig, suite):
 def test_the_helpers_leave_no_lock_behind(rig, suite):
     """With the helpers a test begins without locks, and leaves none."""
     cache.set("qo_testing.tasks.update_standings_corporation_id-98000001", "lock")
-    passed(suite.apart("tests.py::SentTests::test_standings_are_updated_once"))
-    rig.same(cache.keys("qo_*"), [], "the locks are {}")
+    for once in ("tests.py::SentTests", "tests_pytest.py"):
+        passed(suite.apart(f"{once}::test_standings_are_updated_once"))
+        rig.same(cache.keys("qo_*"), [], "the locks are {}")
 
 
 @pytest.mark.broken_by(r"\[\] failed", **RESULTS)
