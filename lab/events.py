@@ -166,15 +166,13 @@ class Recorder:
 
     def wait(self, condition: Callable[[], T], timeout: float, what: str) -> T:
         """Wait as `lab.waiting.wait_until` does; each event that comes in is progress."""
-        self.pump()
+
+        def seen() -> int:
+            self.pump()
+            return len(self.events)
+
         try:
-            return wait_until(
-                condition,
-                timeout * self.patience,
-                what,
-                progress=lambda: len(self.events),
-                pause=lambda: self.pump(0.05),
-            )
+            return wait_until(condition, timeout * self.patience, what, progress=seen, pause=lambda: self.pump(0.05))
         except TimedOut as error:
             Recorder.cut_short = self.patience < 1
             seen_runs = (f"{run.name.rpartition('.')[2]}{run.args} {run.state}" for run in self.runs())

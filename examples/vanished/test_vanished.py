@@ -130,8 +130,11 @@ def told_to_stop(rig, worker):
 
 
 def gone(worker):
-    """See that a worker ends by itself, and return its exit code."""
-    assert worker.join(15), "the worker lives on"
+    """See that a worker ends by itself, and return its exit code.
+
+    Where Redis goes while it sends, a worker tries for many seconds before it notices.
+    """
+    assert worker.join(60), "the worker lives on"
     return worker.exitcode
 
 
