@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """One worker beside supervisor.conf's own: another concurrency, pool, queues, or paused until told to consume."""
+    """One worker beside supervisor.conf's own: another concurrency, pool, queues, paused until told, no heartbeat."""
 
     concurrency: int | None = None
     pool: str | None = None
     queues: str | None = None
     paused: bool = False
+    heartbeat: bool = True
     program: str = "worker"
 
 

@@ -174,6 +174,8 @@ class Stages:
             argv += ["-Q", "gate"]
         elif spec.queues is not None:
             argv += ["-Q", spec.queues]
+        if not spec.heartbeat:
+            argv.append("--without-heartbeat")
         process = processes.Process("worker", self._name(name), argv, self.run.folder, self.run.guard)
         stage.workers.append(process)
         return process

@@ -1,3 +1,4 @@
+import fcntl
 import json
 import logging
 import os
@@ -6,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from configparser import ConfigParser
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 from allianceauth.crontab.models import CronOffset
 from allianceauth.crontab.schedulers import OffsetDatabaseScheduler
 from celery import chain, current_app
+from celery.signals import heartbeat_sent
 from django.core.cache import cache
 from django.utils import timezone
 from django_celery_beat.models import PeriodicTask
@@ -57,8 +60,8 @@ def as_task(old, options):
     return {"file": "tasks.py", "old": old, "new": f"@shared_task({options})\n{old.partition(chr(10))[2]}"}
 
 
-def _deadly():
-    return Path(os.environ["LAB_DATABASE"]).with_name("deadly")
+def _beside(name):
+    return Path(os.environ["LAB_DATABASE"]).with_name(name)
 
 
 def die(record):
@@ -66,7 +69,7 @@ def die(record):
 
     A worker with threads has acknowledged before what it acknowledges early.
     """
-    if record.levelname == "INFO" and _deadly().exists():
+    if record.levelname == "INFO" and _beside("deadly").exists():
         kill = partial(os.kill, os.getpid(), signal.SIGKILL)
         if threading.current_thread() is threading.main_thread():
             kill()
@@ -86,17 +89,26 @@ def pause(record):
     return True
 
 
-# The workers are forked from this process, so that what they log comes through here too.
+def beat(**_):
+    """Tell that a heartbeat is due, and let it go on only when no test holds that of this process."""
+    with suppress(FileNotFoundError), _beside(f"heart-{os.getpid()}").open("r+") as heart:
+        heart.write("due")
+        heart.flush()
+        fcntl.flock(heart, fcntl.LOCK_SH)
+
+
+# The workers are forked from this process, so that what they log and send comes through here too.
 for look in (die, pause):
     logging.getLogger("extensions.vanished.tasks").addFilter(look)
+heartbeat_sent.connect(beat)
 
 
 @pytest.fixture
 def deadly():
     """Each task of the chapter kills its process when it tells of its work, until the file is removed."""
-    _deadly().touch()
-    yield _deadly()
-    _deadly().unlink(missing_ok=True)
+    _beside("deadly").touch()
+    yield _beside("deadly")
+    _beside("deadly").unlink(missing_ok=True)
 
 
 def told(rig):
@@ -130,11 +142,8 @@ def told_to_stop(rig, worker):
 
 
 def gone(worker):
-    """See that a worker ends by itself, and return its exit code.
-
-    Where Redis goes while it sends, a worker tries for many seconds before it notices.
-    """
-    assert worker.join(60), "the worker lives on"
+    """See that a worker ends by itself, and return its exit code."""
+    assert worker.join(15), "the worker lives on"
     return worker.exitcode
 
 
@@ -749,15 +758,46 @@ def test_a_chain_ends_with_the_link_that_ends_while_redis_is_away(rig):
 def test_a_worker_gives_up_when_redis_stays_away_and_supervisor_starts_it_again(rig, monkeypatch):
     """A worker that can't reach Redis tries again 100 times, then ends with exit code 1; measured with one try.
 
-    Auth's `supervisor.conf` starts it again, says its `autorestart`.
+    Unless its heartbeat is due as Redis goes, which the next claim tells of. Measured without heartbeats, so that none
+    is. Auth's `supervisor.conf` starts it again, says its `autorestart`.
     """
     assert current_app.conf.broker_connection_max_retries == 100
     monkeypatch.setitem(current_app.conf, "broker_connection_max_retries", 1)
-    worker = rig.start_worker()
+    worker = rig.start_worker(heartbeat=False)
     rig.server.kill()
     assert gone(worker) == 1
     rig.server.start()
     rig.same(supervisor()["autorestart"], "true", "supervisor starts it again: {}")
+
+
+@pytest.mark.workers
+@pytest.mark.server
+@pytest.mark.broken_by(
+    r"it logged .*Connection to broker lost",
+    file="tasks.py",
+    old=LOGGER,
+    new=f"{LOGGER}from celery.worker.heartbeat import Heart\nHeart._send.__defaults__ = (False,)\n",
+)
+def test_a_worker_whose_heart_beats_as_redis_goes_waits_without_a_word_and_takes_tasks_again(rig, monkeypatch):
+    """A worker whose heartbeat is due as Redis goes logs nothing, does not give up, and takes tasks when it is back.
+
+    A heartbeat is due each two seconds. Measured with one try, over the time after which another worker has given up.
+    """
+    monkeypatch.setitem(current_app.conf, "broker_connection_max_retries", 1)
+    worker, other = rig.start_worker(), rig.start_worker(heartbeat=False)
+    heart = _beside(f"heart-{worker.pid}")
+    with heart.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        rig.wait(heart.read_text, "a heartbeat")
+        before = rig.printed(worker)
+        rig.server.kill()
+        heart.unlink()
+    assert gone(other) == 1
+    rig.same(rig.printed(worker).removeprefix(before), "", "it logged {}")
+    rig.server.start()
+    rig.send(tasks.update_corporation, 1, 98000001)
+    logged(rig, 1)
+    rig.same((told(rig), worker.alive), ([98000001], True), "updated, and alive: {}")
 
 
 # Redis is full.
