@@ -4,7 +4,7 @@ A call is put before each statement of the examples when they are loaded. Tracin
 down all that a process does, and made a run of all claims a quarter longer.
 
 A worker is forked before its claim begins, and serves several. So the run leaves the name of the claim it is at in a
-file, and a process looks there whenever it takes something up: a task, a request, beat's work.
+file, and a process looks there whenever it takes something up, or throws it away: a task, a request, beat's work.
 """
 
 import ast
@@ -41,6 +41,7 @@ class Lines:
         if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
             sys.meta_path.insert(0, _Finder())
         _current = self
+        _listen()
 
     @staticmethod
     def noted() -> bool:
@@ -54,18 +55,10 @@ class Lines:
             self._noted.add(one)
             os.write(self._file, "\t".join(map(str, one)).encode() + b"\n")
 
-    def follow(self, **_: Any) -> None:
+    def follow(self) -> None:
         """Count what is executed from here on for the claim that the run is at."""
         path = self._folder / _NAME
         self._claim = path.read_text() if path.exists() else ""
-
-    def listen(self) -> None:
-        """Follow the run whenever this process takes something up."""
-        from celery.signals import beat_init, task_prerun
-        from django.core.signals import request_started
-
-        for signal in (task_prerun, beat_init, request_started):
-            signal.connect(self.follow, weak=False)
 
     @contextmanager
     def claim(self, name: str) -> Iterator[None]:
@@ -85,6 +78,20 @@ class Lines:
     def end(self) -> None:
         """Note nothing more."""
         self._file = None
+
+
+def _listen() -> None:
+    """Follow the run whenever this process takes something up: before the examples, which may answer the same."""
+    from celery.signals import beat_init, task_prerun, task_revoked
+    from django.core.signals import request_started
+
+    for signal in (task_prerun, task_revoked, beat_init, request_started):
+        signal.connect(_follow, weak=False)
+
+
+def _follow(**_: Any) -> None:
+    if _current:
+        _current.follow()
 
 
 def read(folder: Path) -> dict[str, dict[int, set[str]]]:

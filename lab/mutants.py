@@ -27,7 +27,7 @@ from lab.plugin import UNMEASURED
 from lab.score import KILLED, SURVIVED, UNLOADABLE, VOID, Mutant, Outcome, Record
 from lab.source import left_out
 
-LANES = 12
+LANES = 18
 _DATABASES = 48
 # So many seconds a claim may take before it is red, and a mutant, which may need all claims, before it is not measured.
 _CLAIM = 60.0

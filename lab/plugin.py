@@ -116,7 +116,9 @@ class Claims:
         return rig
 
     def _look_ahead(self, item: pytest.Item) -> None:
-        """Start the stages of the next claims while this one runs."""
+        """Start the stages of the next claims while this one runs, unless a red one is to end them all."""
+        if item.config.option.maxfail:
+            return
         stages = self._stages
         place = self._items.index(item) if item in self._items else len(self._items)
         standing = stages.current.spec if stages.current else None

@@ -105,7 +105,6 @@ def _child(role: str, argv: list[str], log: Path, folder: Path, guard: Guard, pa
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     sys.argv = list(argv)
     lines = Lines(role, folder, wanted=Lines.noted())
-    lines.listen()
     if role == "suite":
         # It runs for the claim at hand alone, and may take nothing up.
         lines.follow()

@@ -32,7 +32,8 @@ class Mutant:
     @property
     def key(self) -> str:
         """What the mutant is known by in the record, whatever else of its chapter has changed."""
-        return f"{self.chapter}/{self.file}:{self.change.line}: {self.change}"
+        # By its place too: a line may hold the same change twice.
+        return f"{self.chapter}/{self.file}:{self.change.line}:{self.change.start}: {self.change}"
 
     @property
     def listed(self) -> tuple[str, str, str]:

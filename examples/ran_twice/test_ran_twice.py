@@ -16,6 +16,7 @@ import pytest
 from allianceauth.eveonline.models import EveCharacter
 from celery import current_app
 from celery.schedules import crontab
+from celery.utils.time import rate
 from django.conf import settings
 from django.core.cache import cache
 from django_celery_beat.models import PeriodicTask
@@ -260,6 +261,7 @@ def test_two_starts_have_two_ids_and_name_the_process_that_sent_them(rig):
     assert len({one["id"] for one in both}) == 2
     found = {(one["sender"].partition("@")[0], one["parent"], one["entry"]) for one in both}
     rig.same(found, {(f"gen{os.getpid()}", "None", "None")}, "told: {}")
+    rig.same([line for line in rig.logged() if ": id " not in line], [f"INFO Updated loss {KILLMAILS[0]}"] * 2, "{}")
 
 
 @pytest.mark.broken_by(r"told: \{'None'\}", file="tasks.py", old="{request.parent_id}", new="{request.group}")
@@ -399,9 +401,10 @@ def test_a_retry_that_waits_for_more_than_an_hour_is_handed_out_again(rig):
     hours_pass(rig)
     received(rig, 3)
     rig.same([event["retries"] for event in receipts(rig)], [0, 1, 1], "the retries are {}")
-    first, second = receipts(rig)[1:]
+    begun, first, second = receipts(rig)
     assert (first["uuid"], first["eta"]) == (second["uuid"], second["eta"])
-    assert dt.datetime.fromisoformat(first["eta"]).timestamp() > first["timestamp"] + 1.9 * HOUR
+    asked = dt.datetime.fromisoformat(first["eta"]).timestamp() - 2 * HOUR
+    assert begun["timestamp"] < asked < first["timestamp"], f"due {asked - begun['timestamp']} s after two hours"
 
 
 @pytest.mark.fresh
@@ -417,7 +420,9 @@ def test_a_limited_task_that_waits_for_its_turn_is_handed_out_again(rig):
     rig.wait(lambda: rig.redis.hlen("unacked") == 2, "the acknowledgement of the first")
     hours_pass(rig)
     received(rig, 5)
-    assert len(rig.started(HISTORY)) == 1
+    assert len(rig.finished(HISTORY)) == 1
+    rig.same(rig.logged(), ["INFO Updated the history of character 90000001"], "it logged {}")
+    rig.same(round(rate(tasks.update_history.rate_limit) * HOUR), 4, "{} an hour")
     assert sorted(Counter(event["uuid"] for event in receipts(rig)).values()) == [1, 2, 2]
 
 
@@ -670,6 +675,7 @@ def test_of_twenty_starts_at_the_same_moment_queue_once_accepts_one(rig):
     ids = [one for one in accepted if one]
     assert len(ids) == 1, f"accepted {len(ids)} of {len(accepted)}"
     assert starts(rig, APP + "update_orders") == {ids[0]: 1}
+    rig.same(rig.logged(), ["INFO Updated the orders in region 10000002"], "it logged {}")
 
 
 @pytest.mark.workers
@@ -745,6 +751,9 @@ def test_looking_first_does_not_help_while_both_run(rig):
         rig.wait(lambda: cache.get("come", 0) == 40, "that all 40 have reached the payment")
     ended(rig, APP + "pay_if_unpaid", 40)
     rig.same(paid_of_each(rig), [2] * 20, "paid {} times")
+    looked = Counter(line for line in rig.logged() if "not paid" in line)
+    rig.same(looked, {f"INFO Loss {one} is not paid yet": 2 for one in KILLMAILS}, "looked: {}")
+    rig.same(set(Loss.objects.values_list("paid", flat=True)), {True}, "paid, say the rows: {}")
     drawn(rig, "looks first")
 
 
@@ -779,6 +788,10 @@ def test_a_task_that_claims_its_row_pays_once_where_it_was_sent_twice(rig):
         rig.started(APP + "pay", 40)
     rig.settle()
     assert set(Counter(run.worker for run in rig.runs(APP + "pay")).values()) == {20}
+    structures = sorted(line for line in rig.logged() if "structures" in line)
+    rig.same(
+        structures, [f"INFO Updated the structures of alliance {99000001 + one}" for one in range(20)], "logged {}"
+    )
     rig.same(paid_of_each(rig), [1] * 20, "paid {} times")
     assert payments() == 20
 
@@ -926,13 +939,14 @@ def test_a_mark_leaves_out_neither_a_retry_nor_another_message_but_what_failed(r
 # ---- a retry
 
 
-def make_pilot():
-    EveCharacter.objects.create(character_id=95000001, character_name="Kaia Tennen", corporation_id=CORPORATION)
+def make_pilot(character_id=95000001, name="Kaia Tennen"):
+    EveCharacter.objects.create(character_id=character_id, character_name=name, corporation_id=CORPORATION)
 
 
 def pay_and_tell(rig, task):
     """Start `task` for each loss of a pilot whom Auth does not know, so that it fails and is tried again."""
     make_losses()
+    make_pilot(95000002, "Another")
     for one in KILLMAILS:
         task.delay(one, 95000001)
     rig.finished(task.name, 20)

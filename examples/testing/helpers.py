@@ -51,7 +51,7 @@ def worker():
         deadline = time.monotonic() + seconds
         while len(ended) < len(sent):
             if time.monotonic() > deadline:
-                raise TimeoutError(f"of {sent} only {ended} have ended")
+                raise TimeoutError(f"of {sent} only {ended} have ended after {seconds} s")
             time.sleep(0.01)
         return ended
 

@@ -26,6 +26,7 @@ from thousands import tasks
 from thousands.models import Member
 
 UPDATE = "thousands.tasks.update_member"
+STALEST = "thousands.tasks.update_stalest"
 MEMBERS = "thousands.tasks.update_members"
 SLOWLY = "thousands.tasks.update_member_slowly"
 TRICKLE = "thousands.tasks.trickle"
@@ -160,6 +161,7 @@ def test_a_run_updates_the_stalest_twelfth(rig):
     rig.same(Member.objects.exclude(updated_at=None).count(), 2, "{} updated in the database")
     rig.settle(after="demo.py")
     rig.same(updated(rig), once(range(FIRST, FIRST + 4)), "updated {}")
+    rig.same(len(rig.runs(STALEST)), 2, "{} runs on the worker")
 
 
 @pytest.mark.broken_by(r"updated", file="tasks.py", old="update(asked_at=timezone.now())", new="count()")
@@ -174,10 +176,10 @@ def test_twelve_runs_update_every_member_once(rig):
 
 def ahead(rig, name, sent):
     """Send by `sent` what is held, then an urgent task; return how many called `name` the worker took before that."""
-    earlier = {run.id for run in rig.runs()}
+    earlier = {run.id for run in rig.runs(name)}
     with rig.hold(name):
         sent()
-        rig.started(name, 5)
+        rig.started(name, len(earlier) + 5)
         rig.wait(lambda: rig.redis.hlen("unacked") == 5, "the receipt of all that a worker holds")
         urgent = tasks.update_members.apply_async(args=[[1]], priority=0)
     rig.settle(timeout=30)
@@ -193,9 +195,9 @@ def test_behind_chunks_an_urgent_task_waits_for_fifty_times_as_many_members(rig)
     These are ten members with a task each, and 500 in chunks of fifty.
     """
     ids = make_members(COUNT)
-    loop = ahead(rig, UPDATE, lambda: tasks.update_in_a_loop(ids[:20]))
-    twelfth = ahead(rig, UPDATE, tasks.update_stalest)
-    chunks = ahead(rig, CHUNK, lambda: tasks.update_in_chunks(ids))
+    loop = ahead(rig, UPDATE, lambda: tasks.update_in_a_loop.delay(ids[:20]))
+    twelfth = ahead(rig, UPDATE, tasks.update_stalest.delay)
+    chunks = ahead(rig, CHUNK, lambda: tasks.update_in_chunks.delay(ids))
     members = updated(rig)
     rig.same([loop, twelfth, chunks], [10, 10, 10], "behind {} messages")
     rig.same(sorted(Counter(members.values()).items()), [(1, 458), (2, 22), (3, 21)], "updated {}")
@@ -212,7 +214,7 @@ def test_beside_a_chain_a_trickle_and_one_task_for_all_an_urgent_task_runs(rig):
     """While a link of a chain, a step of a trickle or one task for 500 members runs, an urgent task runs beside it."""
     ids = make_members(COUNT)
     with rig.hold(UPDATE):
-        tasks.update_in_a_chain(ids[:20])
+        tasks.update_in_a_chain.delay(ids[:20])
         rig.started(UPDATE)
         tasks.report_one_by_one.apply_async(priority=0)
         rig.finished(REPORT, timeout=5)
@@ -556,6 +558,7 @@ def test_auths_memmon_names_no_process_of_a_worker(rig, supervisor):
     However large it is, memmon does not restart it. So it is with `worker_services`.
     """
     names = rig.prints(MEMMON, "worker is no process\nworker_services is no process\ngunicorn is no process\n")
+    assert names["conf"] == by_auth(), "the demo reads the file otherwise than supervisor"
     rig.same(names["processes"], ["beat", "worker_00", "worker_services_00"], "supervisor runs {}")
     rig.same({word for word in names["words"] if "=" in word}, {f"{name}=256MB" for name in WATCHED}, "it watches {}")
     found, out, _ = restarted(rig, supervisor, names["watched"])

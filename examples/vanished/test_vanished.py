@@ -10,6 +10,7 @@ from configparser import ConfigParser
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
+from math import ceil
 from pathlib import Path
 
 import pytest
@@ -696,7 +697,7 @@ def test_a_worker_takes_tasks_again_after_each_restart_of_redis(rig):
         held(rig, 0, 0)
     assert worker.alive, "the worker lives no more"
     assert current_app.control.ping(timeout=5, limit=1), "it answers no more"
-    # What it takes up as the connection is lost may run twice, see the next claim.
+    # What it takes up as the connection is lost may run twice.
     rig.same(sorted({*told(rig)}), [98000001, 98000002, 98000003], "updated: {}")
 
 
@@ -758,8 +759,8 @@ def test_a_chain_ends_with_the_link_that_ends_while_redis_is_away(rig):
 def test_a_worker_gives_up_when_redis_stays_away_and_supervisor_starts_it_again(rig, monkeypatch):
     """A worker that can't reach Redis tries again 100 times, then ends with exit code 1; measured with one try.
 
-    Unless its heartbeat is due as Redis goes, which the next claim tells of. Measured without heartbeats, so that none
-    is. Auth's `supervisor.conf` starts it again, says its `autorestart`.
+    Unless its heartbeat is due as Redis goes: then it does not give up. Measured without heartbeats, so that none is.
+    Auth's `supervisor.conf` starts it again, says its `autorestart`.
     """
     assert current_app.conf.broker_connection_max_retries == 100
     monkeypatch.setitem(current_app.conf, "broker_connection_max_retries", 1)
@@ -916,7 +917,7 @@ def test_a_lock_with_the_timeout_of_the_expiry_is_free_when_the_task_has_expired
         rig.settle(after="demo_expires.py")
     ((args, options),) = given
     rig.same((args, options["expires"]), (([98000001],), 600), "the call is {}")
-    once = {"timeout": options.get("once", {}).get("timeout", 600 * 3600) // 600}
+    once = {"timeout": ceil(options.get("once", {}).get("timeout", 600 * 3600) / 600)}
     numbers = range(98000002, 98000022)
     for number in numbers:
         assert tasks.update_structures.apply_async([number], expires=1, once=once, queue="nobody").id

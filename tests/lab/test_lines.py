@@ -13,25 +13,30 @@ _fork = multiprocessing.get_context("fork")
 
 def _worker(folder: Path, path: Path, line: Connection) -> None:
     """Do as a worker does: take up what comes, and never end by itself."""
-    from celery.signals import task_prerun
+    from celery.signals import task_prerun, task_revoked
 
-    noting = lines.Lines("worker", folder)
-    noting.listen()
+    lines.Lines("worker", folder)
     names = lines.run(path, {})
     while True:
         name = line.recv()
-        task_prerun.send(sender=name)
-        names[name]()
+        if name == "thrown_away":
+            task_revoked.send(sender=name)
+        else:
+            task_prerun.send(sender=name)
+            names[name]()
         line.send("done")
 
 
-def _run(folder: Path, path: Path) -> None:
-    """Run three claims on one worker, which is killed at the end."""
+_CLAIMS = (("chapter/test_one", "first"), ("chapter/test_two", "second"), ("chapter/test_two", "first"))
+
+
+def _run(folder: Path, path: Path, claims: tuple[tuple[str, str], ...]) -> None:
+    """Run claims on one worker, which is killed at the end."""
     noting = lines.Lines("test", folder)
     ours, theirs = _fork.Pipe()
     worker = _fork.Process(target=_worker, args=(folder, path, theirs))
     worker.start()
-    for claim, name in (("chapter/test_one", "first"), ("chapter/test_two", "second"), ("chapter/test_two", "first")):
+    for claim, name in claims:
         with noting.claim(claim):
             ours.send(name)
             ours.recv()
@@ -40,11 +45,11 @@ def _run(folder: Path, path: Path) -> None:
     worker.join()
 
 
-def _noted(folder: Path, text: str) -> dict[int, set[str]]:
+def _noted(folder: Path, text: str, claims: tuple[tuple[str, str], ...] = _CLAIMS) -> dict[int, set[str]]:
     (folder / "lines").mkdir()
     path = folder / "work.py"
     path.write_text(text)
-    run = _fork.Process(target=_run, args=(folder, path))
+    run = _fork.Process(target=_run, args=(folder, path, claims))
     run.start()
     run.join()
     assert run.exitcode == 0
@@ -59,6 +64,11 @@ def test_a_worker_that_was_there_before_the_claims_and_is_killed_tells_which_ran
         5: {"worker|"},
         6: {"worker|chapter/test_two"},
     }
+
+
+def test_what_answers_the_end_of_a_task_that_never_began_is_noted_for_its_claim(tmp_path: Path) -> None:
+    text = "from celery.signals import task_revoked\n\n\n@task_revoked.connect\ndef thrown_away(**_):\n    return 1\n"
+    assert _noted(tmp_path, text, (("chapter/test_one", "thrown_away"),))[6] == {"worker|chapter/test_one"}
 
 
 _BRANCHES = """\
