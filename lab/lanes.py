@@ -27,6 +27,8 @@ from lab.run import Run
 _fork = multiprocessing.get_context("fork")
 # What lanes print can be shown so often, in seconds.
 _SHOWN = 0.1
+# So many processes that want to run, over a minute: a claim is known to hold beside four that never wait.
+_CROWDED = 4.0 * (os.cpu_count() or 1)
 
 
 class _Registry(Guard):
@@ -139,13 +141,15 @@ def each(
     works: Sequence[Callable[[Run], Any]],
     patience: float,
     *,
+    few: int | None = None,
     lines: bool = False,
 ) -> Iterator[tuple[int, Lane, bool]]:
     """Do `works` in `count` lanes at a time; yield the index, the lane and True once for each that has ended.
 
     The lanes that run are yielded too, with False, ten times a second, so that their output can be shown. A lane that
-    takes longer than `patience` seconds is ended. With `lines`, each notes what it executes of the examples. `Gone`
-    where the broker is; no lane is left then, nor where the caller looks no further.
+    takes longer than `patience` seconds is ended. Where `few` run, none is added while the machine is crowded. With
+    `lines`, each notes what it executes of the examples. `Gone` where the broker is; no lane is left then, nor where
+    the caller looks no further.
     """
     # A lane would walk through all that it shares with us before it starts a process.
     gc.collect()
@@ -158,7 +162,7 @@ def each(
             if errors.interrupted.is_set():
                 raise KeyboardInterrupt
             watch.look()
-            while todo and len(lanes) < count:
+            while todo and len(lanes) < (few if few and os.getloadavg()[0] > _CROWDED else count):
                 number, work = todo.pop(0)
                 seat = min(set(range(count)) - {lane.seat for _, lane in lanes})
                 lanes.append((number, Lane(standing, number, seat, databases, work, lines=lines)))

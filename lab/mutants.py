@@ -28,6 +28,7 @@ from lab.score import KILLED, SURVIVED, UNLOADABLE, VOID, Mutant, Outcome, Recor
 from lab.source import left_out
 
 LANES = 18
+_FEW = 6
 _DATABASES = 48
 # So many seconds a claim may take before it is red, and a mutant, which may need all claims, before it is not measured.
 _CLAIM = 60.0
@@ -100,7 +101,7 @@ def _run(standing: run.Run, record: Record, mutants: list[Mutant]) -> None:
     began = time.monotonic()
     works = [partial(_mutated, mutant) for mutant in todo]
     count = 0
-    for place, lane, ended in lanes.each(standing, LANES, _DATABASES, works, _LONGEST):
+    for place, lane, ended in lanes.each(standing, LANES, _DATABASES, works, _LONGEST, few=_FEW):
         if not ended:
             continue
         outcome = Outcome(**(lane.result or vars(Outcome(VOID, "", _LONGEST))))

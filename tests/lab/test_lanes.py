@@ -68,6 +68,18 @@ def test_each_work_ends_once_and_no_more_lanes_are_open_than_wanted(
     assert Lane.open == {"now": 0, "most": 2}
 
 
+@pytest.mark.parametrize(("load", "most"), [(1000.0, 2), (0.0, 3)])
+def test_a_crowded_machine_gets_few_lanes(
+    monkeypatch: pytest.MonkeyPatch, standing: Any, load: float, most: int
+) -> None:
+    monkeypatch.setattr(lanes, "Lane", Lane)
+    monkeypatch.setattr(Lane, "open", Counter())
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    works: Any = [5] * 6
+    assert sum(end for _, _, end in lanes.each(standing, 3, 10, works, 60, few=2)) == 6
+    assert Lane.open == {"now": 0, "most": most}
+
+
 def test_an_interrupt_that_a_fork_has_lost_ends_the_lanes_all_the_same(
     monkeypatch: pytest.MonkeyPatch, standing: Any
 ) -> None:
