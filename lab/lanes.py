@@ -27,7 +27,7 @@ from lab.run import Run
 _fork = multiprocessing.get_context("fork")
 # What lanes print can be shown so often, in seconds.
 _SHOWN = 0.1
-# So many processes that want to run, over a minute: a claim is known to hold beside four that never wait.
+# So many processes that want to run, over a minute: beside more, claims were late that nothing was wrong with.
 _CROWDED = 4.0 * (os.cpu_count() or 1)
 
 

@@ -27,6 +27,7 @@ from thousands.models import Member
 
 UPDATE = "thousands.tasks.update_member"
 STALEST = "thousands.tasks.update_stalest"
+CHAIN = "thousands.tasks.update_in_a_chain"
 MEMBERS = "thousands.tasks.update_members"
 SLOWLY = "thousands.tasks.update_member_slowly"
 TRICKLE = "thousands.tasks.trickle"
@@ -215,6 +216,7 @@ def test_beside_a_chain_a_trickle_and_one_task_for_all_an_urgent_task_runs(rig):
     ids = make_members(COUNT)
     with rig.hold(UPDATE):
         tasks.update_in_a_chain.delay(ids[:20])
+        rig.finished(CHAIN)
         rig.started(UPDATE)
         tasks.report_one_by_one.apply_async(priority=0)
         rig.finished(REPORT, timeout=5)
