@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from configparser import ConfigParser
 from datetime import datetime, timedelta
+from itertools import takewhile
 from pathlib import Path
 
 import psutil
@@ -242,9 +243,11 @@ def traffic(rig, way, ids):
         way(ids)
         rig.settle(timeout=30)
         rig.redis.echo("all are sent")
-        while "all are sent" not in (told := monitor.next_command())["command"]:
-            if told["command"].startswith("LPUSH celery") and told["db"] == number:
-                total += len(told["command"].partition("{")[2])
+        # The server tells of other runs' databases, too.
+        mine = (told["command"] for told in monitor.listen() if told["db"] == number)
+        for command in takewhile(lambda command: "all are sent" not in command, mine):
+            if command.startswith("LPUSH celery"):
+                total += len(command.partition("{")[2])
     return total
 
 
