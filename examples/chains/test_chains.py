@@ -600,9 +600,12 @@ def messages(rig, count):
         found = []
         while True:
             told = monitor.next_command()
+            # The server tells of other runs' databases, too.
+            if told["db"] != rig.redis.get_connection_kwargs()["db"]:
+                continue
             if "all are sent" in told["command"]:
                 return found
-            if told["command"].startswith("LPUSH celery") and told["db"] == rig.redis.get_connection_kwargs()["db"]:
+            if told["command"].startswith("LPUSH celery"):
                 found.append("{" + told["command"].partition("{")[2])
 
 
